@@ -1,0 +1,265 @@
+"""Pickling between two notebook namespaces: the user's here and the user's there.
+
+What cloudpickle does not do, and a notebook needs:
+
+- A function of the notebook arrives bound to the *receiving* namespace, so that it sees names which exist only
+  there and names that are pushed later. The names it uses are reported (`Packed.needs`), not embedded: cloudpickle
+  would freeze their values and send its arrays again with every function.
+- A function from a file that cannot be imported (`%run`) keeps a namespace of its own, one per file, shared by all
+  functions of that file.
+- Cells are shared and may be recursive: two closures over one `nonlocal` stay two closures over one variable.
+- The methods of the global random generators travel as imports. By value, their state would give every engine the
+  same numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import pickle
+import random
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from pxtools.remote.codes import global_names
+
+Namespace = dict[str, Any]
+
+#: keys of the reserved namespaces in the stream; `Unpickler.find_class` gives them their meaning
+_HERE = "notebook_namespace"
+_OF_FILE = "namespace_of_file"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A value in transit: the pickle stream, its large buffers beside it, and what the value relies on."""
+
+    data: bytes
+    buffers: tuple[Any, ...] = ()
+    needs: frozenset[str] = frozenset()
+    modules: frozenset[str] = frozenset()
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of everything that would travel."""
+        return len(self.data) + sum(raw(buffer).nbytes for buffer in self.buffers)
+
+
+def raw(buffer: Any) -> memoryview:
+    """Return the bytes of a buffer without copying it."""
+    return buffer.raw() if isinstance(buffer, pickle.PickleBuffer) else memoryview(buffer)
+
+
+def pack(value: Any, namespace: Namespace) -> Packed:
+    """Pickle `value`; large arrays stay where they are, as buffers beside the stream.
+
+    Parameters
+    ----------
+    value
+        Anything; functions and classes of the notebook included.
+    namespace
+        The dictionary that notebook functions have as their globals.
+
+    Raises
+    ------
+    Exception
+        Whatever the value's own pickling raises.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    pickler = Pickler(stream, namespace, buffers.append)
+    pickler.dump(value)
+    return Packed(stream.getvalue(), tuple(buffers), frozenset(pickler.needs), frozenset(pickler.modules))
+
+
+def unpack(packed: Packed, namespace: Namespace, files: dict[str, Namespace]) -> Any:
+    """Rebuild a value; its notebook functions look their globals up in `namespace`."""
+    return Unpickler(io.BytesIO(packed.data), namespace, files, packed.buffers).load()
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's pickler with the rules of the module docstring."""
+
+    def __init__(self, file: io.BytesIO, namespace: Namespace, buffer_callback: Callable[[Any], Any]) -> None:
+        super().__init__(file, protocol=5, buffer_callback=buffer_callback)
+        self.namespace = namespace
+        self.needs: set[str] = set()
+        self.modules: set[str] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is types.FunctionType:
+            return self._reduce_function(obj)
+        if kind is types.CellType:
+            return _reduce_cell(obj)
+        if kind is types.BuiltinMethodType or kind is types.MethodType:
+            home = home_of_generator_method(obj)
+            return (getattr, (home, obj.__name__)) if home else super().reducer_override(obj)
+        if kind is functools._lru_cache_wrapper:
+            return rebuild_cache, (obj.__wrapped__, obj.cache_parameters())
+        if kind is types.ModuleType:
+            self.modules.add(obj.__name__)
+        elif isinstance(obj, type):
+            self.modules.add(obj.__module__)
+            # a class of the notebook carries annotations and defaults of its own; its methods come by here again
+        return super().reducer_override(obj)
+
+    def _reduce_function(self, function: types.FunctionType) -> Any:
+        module = getattr(function, "__module__", None)
+        if is_importable(function):
+            self.modules.add(function.__module__)
+            return NotImplemented
+        home: Any
+        contents: Namespace = {}
+        if function.__globals__ is self.namespace:
+            self.needs |= names_used(function)
+            home = _Home(_HERE)
+        elif module in sys.modules and sys.modules[module].__dict__ is function.__globals__ and module != "__main__":
+            self.modules.add(module)
+            home = _Home("", module)
+        else:
+            its = function.__globals__
+            home = _Home(_OF_FILE, f"{its.get('__name__')}:{its.get('__file__', id(its))}")
+            contents = {name: its[name] for name in sorted(names_used(function)) if name in its}
+        state = {
+            "contents": contents,
+            "name": function.__name__,
+            "qualname": function.__qualname__,
+            "module": module,
+            "doc": function.__doc__,
+            "defaults": function.__defaults__,
+            "kwdefaults": function.__kwdefaults__,
+            "annotations": function.__annotations__,
+            "dict": function.__dict__,
+        }
+        return build_function, (function.__code__, home, function.__closure__), state, None, None, fill_function
+
+
+class Unpickler(pickle.Unpickler):
+    """Gives the reserved namespaces of a stream their meaning on this side."""
+
+    def __init__(
+        self, file: io.BytesIO, namespace: Namespace, files: dict[str, Namespace], buffers: tuple[Any, ...]
+    ) -> None:
+        super().__init__(file, buffers=buffers)
+        self.namespace = namespace
+        self.files = files
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == __name__ and name == _HERE:
+            return lambda: self.namespace
+        if module == __name__ and name == _OF_FILE:
+            return self._namespace_of_file
+        return super().find_class(module, name)
+
+    def _namespace_of_file(self, key: str) -> Namespace:
+        return self.files.setdefault(key, {"__name__": key.partition(":")[0], "__builtins__": __builtins__})
+
+
+class _Home:
+    """Stands for a globals dictionary in the stream: of the notebook, of a file, or of a module."""
+
+    def __init__(self, kind: str, key: str = "") -> None:
+        self.kind = kind
+        self.key = key
+
+    def __reduce__(self) -> Any:
+        if self.kind == _HERE:
+            return notebook_namespace, ()
+        if self.kind == _OF_FILE:
+            return namespace_of_file, (self.key,)
+        return module_namespace, (self.key,)
+
+
+def notebook_namespace() -> Namespace:
+    """Stand for the reader's notebook in a stream; only `Unpickler` can tell which that is."""
+    raise pickle.UnpicklingError("a notebook function can be read by pxtools only")
+
+
+def namespace_of_file(key: str) -> Namespace:
+    """Stand for the namespace of an un-importable file in a stream."""
+    raise pickle.UnpicklingError(f"a function of {key} can be read by pxtools only")
+
+
+def module_namespace(name: str) -> Namespace:
+    """Return the globals of a module that both sides can import."""
+    __import__(name)
+    return sys.modules[name].__dict__
+
+
+def build_function(
+    code: types.CodeType, home: Namespace, closure: tuple[types.CellType, ...] | None
+) -> types.FunctionType:
+    """Make the bare function; `fill_function` adds the rest, so that it may refer to itself."""
+    return types.FunctionType(code, home, closure=closure)
+
+
+def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
+    """Give a rebuilt function its names, defaults and attributes."""
+    for name, value in state["contents"].items():
+        function.__globals__.setdefault(name, value)
+    function.__name__ = state["name"]
+    function.__qualname__ = state["qualname"]
+    function.__module__ = state["module"]
+    function.__doc__ = state["doc"]
+    function.__defaults__ = state["defaults"]
+    function.__kwdefaults__ = state["kwdefaults"]
+    function.__annotations__ = state["annotations"]
+    function.__dict__.update(state["dict"])
+
+
+def make_cell() -> types.CellType:
+    """Return an empty closure cell."""
+    return types.CellType()
+
+
+def fill_cell(cell: types.CellType, state: tuple[Any]) -> None:
+    """Put the value into a rebuilt closure cell."""
+    cell.cell_contents = state[0]
+
+
+def _reduce_cell(cell: types.CellType) -> Any:
+    try:
+        contents = cell.cell_contents
+    except ValueError:
+        return make_cell, ()
+    return make_cell, (), (contents,), None, None, fill_cell
+
+
+def rebuild_cache(function: Any, parameters: dict[str, Any]) -> Any:
+    """Return the function under an empty `functools.lru_cache` of the same size."""
+    return functools.lru_cache(**parameters)(function)
+
+
+def is_importable(obj: Any) -> bool:
+    """Return whether importing `obj.__module__` elsewhere gives this very object under its qualified name."""
+    module = getattr(obj, "__module__", None)
+    if not module or module == "__main__" or module not in sys.modules:
+        return False
+    found: Any = sys.modules[module]
+    for part in obj.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is obj
+
+
+def names_used(function: types.FunctionType) -> frozenset[str]:
+    """Return the global names that a function may look up, annotations and defaults not included."""
+    return global_names(function.__code__)
+
+
+def home_of_generator_method(method: Any) -> types.ModuleType | None:
+    """Return `numpy.random` or `random` if this is a method of that module's global generator."""
+    owner = getattr(method, "__self__", None)
+    if owner is getattr(random, "_inst", None):
+        return random
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None and isinstance(owner, numpy_random.RandomState):
+        twin = getattr(numpy_random, method.__name__, None)
+        if getattr(twin, "__self__", None) is owner:
+            return numpy_random
+    return None

@@ -1,0 +1,104 @@
+"""Engines' failures as one exception here: short to read, of the original type, with everything behind `%tb`."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+from pxtools.engines.wire import name_engines
+from pxtools.errors import PxError, PxNameError, PxRemoteError, ShortTraceback
+
+Failure = dict[str, Any]
+
+#: never raised here under their own name: they would end the loop, the generator or the process around the call
+_NEVER = (SystemExit, StopIteration, StopAsyncIteration, KeyboardInterrupt, GeneratorExit)
+
+
+def to_exception(
+    failures: Mapping[int, Failure], n_engines: int, problems: Mapping[str, str] | None = None
+) -> BaseException:
+    """Return the exception to raise for what engines reported.
+
+    If every engine that failed raised the same type, that type is returned, so that ``except`` finds it.
+
+    Parameters
+    ----------
+    failures
+        Engine to failure.
+    n_engines
+        How many engines took part.
+    problems
+        Names that could not be sent, with the reason: explains a NameError.
+    """
+    lines = _short(failures, n_engines, problems or {})
+    full = _full(failures)
+    error = _original(failures)
+    if error is None or (isinstance(error, NameError) and len(lines) > 2):
+        kind: type[PxError] = PxNameError if isinstance(error, NameError) else PxRemoteError
+        error = kind("\n".join(lines))
+    _attach(error, lines, full, failures)
+    return error
+
+
+def _attach(error: BaseException, lines: list[str], full: str, failures: Mapping[int, Failure]) -> None:
+    """Let IPython show `lines` first and `full` on `%tb`, also for an exception class that is not ours."""
+    error.engine_tracebacks = {i: "\n".join(f["traceback"]) for i, f in failures.items()}  # type: ignore[attr-defined]
+    if isinstance(error, ShortTraceback):
+        error.full_traceback = full
+        error._short_lines = lambda: lines  # type: ignore[method-assign]
+        return
+    shown = []
+
+    def render() -> list[str]:
+        shown.append(True)
+        return lines if len(shown) == 1 else full.splitlines()
+
+    error._render_traceback_ = render  # type: ignore[attr-defined]
+    for note in lines[1:]:
+        error.add_note(note)
+
+
+def _original(failures: Mapping[int, Failure]) -> BaseException | None:
+    """Return the exception itself if all engines raised one type that can be made here."""
+    kinds = {failure["type"] for failure in failures.values()}
+    data = next(iter(failures.values())).get("pickled")
+    if len(kinds) != 1 or data is None:
+        return None
+    try:
+        error = pickle.loads(data)
+    except Exception:
+        return None
+    return error if isinstance(error, Exception) and not isinstance(error, _NEVER) else None
+
+
+def _short(failures: Mapping[int, Failure], n_engines: int, problems: Mapping[str, str]) -> list[str]:
+    groups: dict[tuple[str, str], list[int]] = {}
+    for engine, failure in failures.items():
+        groups.setdefault((failure["type"], failure["message"]), []).append(engine)
+    lines = []
+    for (kind, message), engines in list(groups.items())[:3]:
+        first, *_ = (message or "").splitlines() or [""]
+        lines.append(f"{kind}: {first}  ({name_engines(engines)})" if first else f"{kind}  ({name_engines(engines)})")
+    if len(groups) > 3:
+        lines.append(f"… and {len(groups) - 3} different failures more")
+    failure = next(iter(failures.values()))
+    for note in failure.get("notes", [])[:2]:
+        lines.append(note)
+    if failure.get("line"):
+        lines.append(f"in line {failure['line']} of the cell: {failure['source']}")
+    reason = problems.get(failure.get("name") or "")
+    if reason:
+        lines.append(f"`{failure['name']}` was not sent: {reason}.")
+    finished = n_engines - len(failures)
+    if finished:
+        lines[0] += f"; {finished} of {n_engines} engines finished"
+    return lines
+
+
+def _full(failures: Mapping[int, Failure]) -> str:
+    """Return all tracebacks, identical ones once."""
+    groups: dict[str, list[int]] = {}
+    for engine, failure in failures.items():
+        groups.setdefault("\n".join(failure["traceback"]), []).append(engine)
+    return "\n".join(f"--- {name_engines(engines)} ---\n{text}" for text, engines in groups.items())

@@ -1,0 +1,87 @@
+"""Modules of the user's own: which they are, and their texts, ready to be shipped."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import sysconfig
+import types
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+Sources = dict[str, tuple[str, str, bool]]
+
+_FOREIGN_FOLDERS = ("site-packages", "dist-packages")
+
+
+@cache
+def _library_folders() -> tuple[Path, ...]:
+    return tuple({Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")})
+
+
+def is_users_own(module: types.ModuleType | None) -> bool:
+    """Return whether a module is Python source outside of the library and of installed packages."""
+    file = getattr(module, "__file__", None)
+    if module is None or not file or not file.endswith(".py") or module.__name__ in ("__main__", "__mp_main__"):
+        return False
+    if module.__name__.partition(".")[0] in ("pxtools", "ipykernel_launcher"):
+        return False
+    path = Path(file).resolve()
+    if any(part in _FOREIGN_FOLDERS for part in path.parts) or not path.is_file():
+        return False
+    return not any(path.is_relative_to(folder) for folder in _library_folders())
+
+
+def users_sources(names: Iterable[str]) -> Sources:
+    """Return the texts of the user's modules among `names`, of their packages, and of what these import.
+
+    The files are read anew each time, so that an edited file is an edited module.
+    """
+    found: Sources = {}
+    waiting = [name for name in names if name]
+    seen: set[str] = set()
+    while waiting:
+        top = waiting.pop().partition(".")[0]
+        if top in seen:
+            continue
+        seen.add(top)
+        if not is_users_own(sys.modules.get(top)):
+            continue
+        new = _texts(top, Path(str(sys.modules[top].__file__)).resolve())
+        found.update(new)
+        for text, _, _ in new.values():
+            waiting.extend(_imported(text))
+    return found
+
+
+def _texts(top: str, file: Path) -> Sources:
+    if file.name != "__init__.py":
+        return {top: (_read(file), str(file), False)}
+    folder = file.parent
+    texts: Sources = {}
+    for part in sorted(folder.rglob("*.py")):
+        parts = part.relative_to(folder).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        name = ".".join((top, *(parts[:-1] if is_package else parts)))
+        if all(piece.isidentifier() for piece in name.split(".")):
+            texts[name] = (_read(part), str(part), is_package)
+    return texts
+
+
+def _read(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def _imported(text: str) -> set[str]:
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return names

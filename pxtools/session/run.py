@@ -1,0 +1,229 @@
+"""Run a cell on engines: push what it reads, run it, collect what it assigns, in one message each way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pxtools.engines import Call, Reply
+from pxtools.engines.wire import raise_if_lost
+from pxtools.errors import PxEngineLost, PxNameError, PxUsageError
+from pxtools.names import CellNames, analyse
+from pxtools.results import PerEngine, check_how, combine
+from pxtools.session.core import Session
+from pxtools.session.failures import to_exception
+from pxtools.session.outgoing import Gathering, content_hash, make_item
+
+RUN = "pxtools.remote.execute.run"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is to be run, and what is asked of it.
+
+    Attributes
+    ----------
+    code
+        The cell as typed.
+    python
+        The same after IPython's transformation of magics; what is analysed.
+    inputs, outputs
+        Name there to name here, and name here to name there, asked for by ``-i`` and ``-o``.
+    auto
+        Push what the cell reads and collect what it assigns.
+    """
+
+    code: str
+    python: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    targets: Any = None
+    how: str | None = None
+    seed: int | None = None
+    auto: bool = True
+    extensions: tuple[str, ...] = ()
+
+
+@dataclass
+class RunResult:
+    """What a cell did on the engines.
+
+    Attributes
+    ----------
+    replies
+        What each engine answered and printed.
+    outputs
+        Name here to `PerEngine`, or to what ``how`` made of it.
+    last
+        The last expression's values, or None.
+    shown
+        Engine to MIME bundle (data, metadata) of the last expression.
+    error
+        What went wrong, to be raised after the output was shown.
+    """
+
+    replies: dict[int, Reply]
+    outputs: dict[str, Any] = field(default_factory=dict)
+    last: Any = None
+    shown: dict[int, Any] = field(default_factory=dict)
+    error: BaseException | None = None
+
+
+class Running:
+    """A cell that was sent to engines.
+
+    Attributes
+    ----------
+    call
+        The messages under way.
+    """
+
+    def __init__(self, session: Session, cell: Cell, names: CellNames, gathering: Gathering, call: Call) -> None:
+        self.session = session
+        self.cell = cell
+        self.names = names
+        self.gathering = gathering
+        self.call = call
+        self._result: RunResult | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every engine has answered."""
+        return self.call.poll()
+
+    def progress(self) -> str:
+        """Return how many engines have answered."""
+        self.call.poll()
+        return f"{len(self.call.replies)}/{len(self.call.results)} engines done"
+
+    def cancel(self) -> None:
+        """Interrupt the engines that still work."""
+        self.call.interrupt()
+
+    def result(self, timeout: float | None = None) -> dict[str, Any]:
+        """Wait for the end; return the collected names.
+
+        Raises
+        ------
+        PxTimeout
+            After `timeout` seconds; the engines are interrupted.
+        """
+        finished = self.finish(timeout)
+        if finished.error is not None:
+            raise finished.error
+        return finished.outputs
+
+    def finish(self, timeout_s: float | None = None, tick: Any = None) -> RunResult:
+        """Wait, take in the answers, bind the collected names."""
+        if self._result is None:
+            self._result = _take_in(self, self.call.wait(timeout_s, tick))
+        return self._result
+
+    def __repr__(self) -> str:
+        return f"<cell on engines: {self.progress()}>"
+
+
+def plan(session: Session, cell: Cell, local: Mapping[str, Any] | None = None) -> tuple[CellNames, Gathering]:
+    """Return what the cell reads and binds, and what would travel for it."""
+    names = analyse(cell.python or cell.code)
+    automatic = names.reads if cell.auto else frozenset()
+    return names, session.gatherer(local).gather(automatic, cell.inputs)
+
+
+def submit(session: Session, cell: Cell, local: Mapping[str, Any] | None = None) -> Running:
+    """Send a cell to its engines and return at once."""
+    if cell.how is not None:
+        check_how(cell.how)
+    engines = session.targets(cell.targets)
+    names, gathering = plan(session, cell, local)
+    wanted = {source: dest for dest, source in cell.outputs.items()}
+    optional = [name for name in names.assigned if name not in wanted] if cell.auto else []
+    parcels = session.parcels(gathering, engines)
+    rank = {engine: i for i, engine in enumerate(engines)}
+    shared: dict[int, dict[str, Any]] = {}
+    for parcel in parcels.values():
+        if id(parcel) not in shared:
+            shared[id(parcel)] = {
+                "parcel": parcel,
+                "code": cell.code,
+                "rank": rank,
+                "seed": cell.seed,
+                "outputs": [*wanted.items(), *((name, name) for name in optional)],
+                "optional": optional,
+                "limit": session.settings.collect_limit,
+                "extensions": cell.extensions,
+            }
+    call = session.wire.submit(RUN, {engine: shared[id(parcels[engine])] for engine in engines})
+    return Running(session, cell, names, gathering, call)
+
+
+def run(
+    session: Session, cell: Cell, local: Mapping[str, Any] | None = None, timeout_s: float | None = None, tick: Any = None
+) -> RunResult:
+    """Run a cell and wait for it; the caller shows the output and raises `error`."""
+    return submit(session, cell, local).finish(timeout_s, tick)
+
+
+def _take_in(running: Running, replies: dict[int, Reply]) -> RunResult:
+    session, result = running.session, RunResult(replies)
+    try:
+        raise_if_lost(replies)
+    except PxEngineLost as error:
+        result.error = error
+        return result
+    failures = {}
+    for engine, reply in replies.items():
+        if reply.failure is not None:  # it failed before the cell began: unknown what arrived
+            session.ledger.forget(engine)
+            failures[engine] = reply.failure
+        elif reply.answer and "failure" in reply.answer:
+            failures[engine] = reply.answer["failure"]
+    answers = {i: reply.answer or {} for i, reply in replies.items()}
+    session.tell(running.gathering, {i: a.get("conflicts", []) for i, a in answers.items()})
+    if failures:
+        result.error = to_exception(failures, len(replies), running.gathering.problems)
+        return result
+    try:
+        _check_missing(answers)
+        result.outputs = _outputs(session, running, answers)
+        last = {i: a["last"] for i, a in answers.items() if a["last"] is not None}
+        result.last = session.per_engine("the last value", last) if last else None
+        result.shown = {i: a["shown"] for i, a in answers.items() if a["shown"]}
+    except PxUsageError as error:
+        result.error = error
+    except PxNameError as error:
+        result.error = error
+    return result
+
+
+def _check_missing(answers: Mapping[int, Mapping[str, Any]]) -> None:
+    for engine, answer in answers.items():
+        for name in answer["missing"]:
+            raise PxNameError(f"`-o {name}`: the cell did not set `{name}` on engine {engine}.\nNothing was collected.")
+
+
+def _outputs(session: Session, running: Running, answers: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Make one `PerEngine` per name, combine as asked, bind here; remember that both sides are in step."""
+    names = dict.fromkeys(name for answer in answers.values() for name in answer["outputs"])
+    source = dict(running.cell.outputs)
+    values: dict[str, Any] = {}
+    for name in names:
+        held = session.per_engine(name, {i: a["outputs"][name] for i, a in answers.items() if name in a["outputs"]})
+        values[name] = combine(held, running.cell.how, held.engines, name) if running.cell.how else held
+    for name, value in values.items():
+        session.namespace[name] = value
+        if source.get(name, name) == name:
+            _mark_in_step(session, name, value, list(answers))
+    return values
+
+
+def _mark_in_step(session: Session, name: str, value: Any, engines: list[int]) -> None:
+    if isinstance(value, PerEngine):
+        stamp: Any = ("per engine", value.uid)
+        engines = list(value.engines)
+    else:
+        item = make_item(name, value, "", session.namespace)
+        stamp = content_hash(item.packed) if item.packed else item.stamp
+    for engine in engines:
+        session.ledger.record(engine, name, stamp)
