@@ -118,7 +118,7 @@ class Names(ast.NodeVisitor):
 
     def use(self, key: str) -> None:
         """Read all that the function `key` needs, and what the functions that it calls need."""
-        todo, seen = [key], {key}
+        todo, seen = [key], {key}  # its own name is bound once it can run: recursion is no input
         while todo:
             for need in self.pending.get(todo.pop(), set()) - seen:
                 self.read_global(need)
@@ -129,8 +129,7 @@ class Names(ast.NodeVisitor):
         """Keep what a function needs until it can be called (`at_once`: a decorator may call it)."""
         if self.bound is None:
             return
-        # Its own name is bound by the time that the function can run: recursion is no input.
-        self.pending.setdefault(key, set()).update(needs - {key})
+        self.pending.setdefault(key, set()).update(needs)
         if at_once:
             self.use(key)
 

@@ -107,7 +107,7 @@ def start(
         The launcher is unknown, a program is missing, or engines did not come up in `timeout_s` seconds.
     """
     n = n or os.cpu_count() or 1
-    settings: dict[str, Any] = {"n": n, "delay": 0, "log": _quiet_log(), "engine_timeout": int(timeout_s)}
+    settings: dict[str, Any] = {"n": n, "delay": 0, "log": _quiet_log(), "shutdown_atexit": False}
     if engines != "local":
         settings["engines"] = engines
     if profile is not None:

@@ -12,6 +12,7 @@ import importlib
 import os
 import pickle
 import platform
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -63,6 +64,15 @@ class Engine:
         """Bind a name that the client sent."""
         self.namespace[name] = value
         self.put[name] = (value, self._digest_if_small(value) if nbytes <= _COMPARED_BYTES else None)
+
+    def seed(self, seed: int, key: int) -> None:
+        """Start the streams of piece of work `key`: `px_rng`, `random`, and NumPy's global generator."""
+        import numpy as np
+
+        own, legacy, plain = np.random.SeedSequence(seed, spawn_key=(key,)).spawn(3)
+        self.namespace["px_rng"] = np.random.default_rng(own)
+        np.random.seed(legacy.generate_state(8))
+        random.seed(int.from_bytes(plain.generate_state(8).tobytes(), "little"))
 
     def _digest_if_small(self, value: Any) -> bytes | None:
         try:

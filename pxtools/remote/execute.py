@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -65,13 +64,7 @@ def _set_rank(engine: Engine, message: Message) -> None:
     engine.namespace.update(px_rank=rank, px_size=size)
     if message["seed"] is None:
         return
-    import numpy as np
-
-    mine = np.random.SeedSequence(message["seed"], spawn_key=(rank,))
-    own, legacy, plain = mine.spawn(3)
-    engine.namespace["px_rng"] = np.random.default_rng(own)
-    np.random.seed(legacy.generate_state(8))
-    random.seed(int.from_bytes(plain.generate_state(8).tobytes(), "little"))
+    engine.seed(message["seed"], rank)
 
 
 def _load_extension(shell: Any, magic: str) -> None:

@@ -6,11 +6,15 @@ user's own reach engines that cannot import them, or that hold an older text of 
 
 from __future__ import annotations
 
+import atexit
+import hashlib
 import importlib.abc
 import importlib.machinery
 import linecache
 import os
+import shutil
 import sys
+import tempfile
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +22,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Source:
-    """One module's text: what to run, and the file that tracebacks name."""
+    """One module: its text, or its compiled bytes, and the file that tracebacks name."""
 
-    text: str
+    text: str | bytes
     filename: str
     is_package: bool
 
@@ -37,6 +41,8 @@ class ShippedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         if name not in self.sources:
             return None
         source = self.sources[name]
+        if isinstance(source.text, bytes):
+            return self._compiled_spec(name, source)
         spec = importlib.machinery.ModuleSpec(
             name, self, origin=source.filename, is_package=source.is_package
         )
@@ -45,30 +51,57 @@ class ShippedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
             spec.submodule_search_locations = [os.path.dirname(source.filename)]
         return spec
 
+    def _compiled_spec(self, name: str, source: Source) -> importlib.machinery.ModuleSpec:
+        """Write the library below a name of its own: a loaded file must never change under its process."""
+        content = source.text
+        assert isinstance(content, bytes)
+        path = os.path.join(_folder(), hashlib.sha256(content).hexdigest()[:16], os.path.basename(source.filename))
+        if not os.path.exists(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            handle, partial = tempfile.mkstemp(dir=os.path.dirname(path))
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.replace(partial, path)
+        loader = importlib.machinery.ExtensionFileLoader(name, path)
+        return importlib.machinery.ModuleSpec(name, loader, origin=path)
+
     def is_package(self, fullname: str) -> bool:
         return self.sources[fullname].is_package
 
     def get_source(self, fullname: str) -> str:
-        return self.sources[fullname].text
+        text = self.sources[fullname].text
+        assert isinstance(text, str)
+        return text
 
     def exec_module(self, module: types.ModuleType) -> None:
-        source = self.sources[module.__name__]
+        source, text = self.sources[module.__name__], self.get_source(module.__name__)
         linecache.cache[source.filename] = (
-            len(source.text),
+            len(text),
             None,
-            source.text.splitlines(keepends=True),
+            text.splitlines(keepends=True),
             source.filename,
         )
-        exec(compile(source.text, source.filename, "exec", dont_inherit=True), module.__dict__)
+        exec(compile(text, source.filename, "exec", dont_inherit=True), module.__dict__)
 
 
-def install(sources: dict[str, tuple[str, str, bool]]) -> list[str]:
+def _folder() -> str:
+    """Return this process's private folder for compiled modules; it goes when the process ends."""
+    for finder in sys.meta_path:
+        if type(finder).__name__ == "ShippedFinder":
+            if not hasattr(finder, "folder"):
+                finder.folder = tempfile.mkdtemp(prefix="pxtools-")
+                atexit.register(shutil.rmtree, finder.folder, ignore_errors=True)
+            return str(finder.folder)
+    raise RuntimeError("no finder is installed")
+
+
+def install(sources: dict[str, tuple[str | bytes, str, bool]]) -> list[str]:
     """Make `sources` importable and forget older texts; return the names of the modules that were replaced.
 
     Parameters
     ----------
     sources
-        Module name to (text, file name, is it a package).
+        Module name to (text or compiled bytes, file name, is it a package).
     """
     finder = next((f for f in sys.meta_path if type(f).__name__ == "ShippedFinder"), None)
     if finder is None:

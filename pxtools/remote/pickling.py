@@ -104,9 +104,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return rebuild_cache, (obj.__wrapped__, obj.cache_parameters())
         if kind is types.ModuleType:
             self.modules.add(obj.__name__)
-        elif isinstance(obj, type):
+        elif isinstance(getattr(obj, "__module__", None), str):  # classes, and functions compiled by Cython
             self.modules.add(obj.__module__)
-            # a class of the notebook carries annotations and defaults of its own; its methods come by here again
         return super().reducer_override(obj)
 
     def _reduce_function(self, function: types.FunctionType) -> Any:

@@ -78,8 +78,9 @@ def _short(failures: Mapping[int, Failure], n_engines: int, problems: Mapping[st
         groups.setdefault((failure["type"], failure["message"]), []).append(engine)
     lines = []
     for (kind, message), engines in list(groups.items())[:3]:
-        first, *_ = (message or "").splitlines() or [""]
+        first, *more = (message or "").splitlines() or [""]
         lines.append(f"{kind}: {first}  ({name_engines(engines)})" if first else f"{kind}  ({name_engines(engines)})")
+        lines.extend(more[:2])
     if len(groups) > 3:
         lines.append(f"… and {len(groups) - 3} different failures more")
     failure = next(iter(failures.values()))

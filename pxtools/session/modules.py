@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.machinery
 import sys
 import sysconfig
 import types
@@ -10,7 +11,10 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-Sources = dict[str, tuple[str, str, bool]]
+#: module name to (text or compiled bytes, file name, is it a package)
+Sources = dict[str, tuple[str | bytes, str, bool]]
+
+_COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
 _FOREIGN_FOLDERS = ("site-packages", "dist-packages")
 
@@ -21,9 +25,9 @@ def _library_folders() -> tuple[Path, ...]:
 
 
 def is_users_own(module: types.ModuleType | None) -> bool:
-    """Return whether a module is Python source outside of the library and of installed packages."""
+    """Return whether a module, Python or compiled, lies outside of the library and of installed packages."""
     file = getattr(module, "__file__", None)
-    if module is None or not file or not file.endswith(".py") or module.__name__ in ("__main__", "__mp_main__"):
+    if module is None or not file or not file.endswith((".py", *_COMPILED)) or module.__name__ in ("__main__", "__mp_main__"):
         return False
     if module.__name__.partition(".")[0] in ("pxtools", "ipykernel_launcher"):
         return False
@@ -51,11 +55,14 @@ def users_sources(names: Iterable[str]) -> Sources:
         new = _texts(top, Path(str(sys.modules[top].__file__)).resolve())
         found.update(new)
         for text, _, _ in new.values():
-            waiting.extend(_imported(text))
+            if isinstance(text, str):
+                waiting.extend(_imported(text))
     return found
 
 
 def _texts(top: str, file: Path) -> Sources:
+    if file.name.endswith(_COMPILED):
+        return {top: (file.read_bytes(), str(file), False)}
     if file.name != "__init__.py":
         return {top: (_read(file), str(file), False)}
     folder = file.parent

@@ -272,7 +272,7 @@ class Ledger:
             Engine to what every parcel holds anyway (directory, path, values to forget).
         """
         sources = users_sources(gathering.modules)
-        hashes = {name: xxhash.xxh3_128(text[0].encode()).digest() for name, text in sources.items()}
+        hashes = {name: _text_hash(text) for name, (text, _, _) in sources.items()}
         made: dict[Any, Parcel] = {}
         result = {}
         for engine in engines:
@@ -329,6 +329,10 @@ def _parcel(
         "references": references,
         "imports": {item.name: item.imported for item in wanted if item.imported is not None},
     }
+
+
+def _text_hash(text: str | bytes) -> bytes:
+    return xxhash.xxh3_128(text.encode() if isinstance(text, str) else text).digest()
 
 
 def _bare(packed: Packed) -> Packed:
