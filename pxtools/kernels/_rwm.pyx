@@ -4,6 +4,7 @@ The target is called as a Python object through vectorcall, so a `def` or `cpdef
 as much as a C callback, and any other callable works.
 """
 
+cimport cython
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
@@ -11,8 +12,9 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY, log
-from libc.string cimport memcpy
 from numpy.random cimport bitgen_t
+
+import numpy as np
 
 from pxtools.errors import TargetError
 from pxtools.kernels.target_calls import checked_number, note_call, refuse_value
@@ -28,9 +30,11 @@ cdef extern from "Python.h":
 
 # how often, in steps, other threads and Ctrl-C get their turn
 
-cdef Py_ssize_t TURN = 1024
+cdef enum:
+    TURN = 1024
 
 
+@cython.final
 cdef class Caller:
     """Calls the target at a point: with floats, or with one float64 vector."""
 
@@ -51,7 +55,7 @@ cdef class Caller:
     def __dealloc__(self):
         PyMem_Free(self.slots)
 
-    cdef int value_at(self, const double* point, double* value) except -1:
+    cdef inline int value_at(self, const double* point, double* value) except -1:
         cdef PyObject* result
         if self.is_scalar:
             result = self.with_floats(point)
@@ -90,7 +94,7 @@ cdef class Caller:
         return 0
 
     cdef inline PyObject* with_vector(self, const double* point) noexcept:
-        memcpy(cnp.PyArray_DATA(self.vector), point, self.n_params * sizeof(double))
+        copy(point, self.n_params, <double*> cnp.PyArray_DATA(self.vector))
         self.slots[1] = <PyObject*> self.vector
         return vectorcall(<PyObject*> self.target, self.slots + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
 
@@ -121,6 +125,22 @@ cdef list listed(const double* point, Py_ssize_t n_params):
     return [point[i] for i in range(n_params)]
 
 
+cdef inline void copy(const double* source, Py_ssize_t count, double* goal) noexcept nogil:
+    cdef Py_ssize_t i  # a loop: for a few numbers, calling memcpy costs more
+    for i in range(count):
+        goal[i] = source[i]
+
+
+cdef inline bint propose(bitgen_t* bits, const double* x, const double* box, Py_ssize_t n_params, double* y) noexcept nogil:
+    """Write a proposal to `y`; tell whether it is inside the bounds. `box` is (3, n_params): half-width, lower, upper."""
+    cdef Py_ssize_t i
+    cdef bint is_inside = True
+    for i in range(n_params):
+        y[i] = x[i] + box[i] * (2.0 * bits.next_double(bits.state) - 1.0)
+        is_inside = is_inside & (box[n_params + i] <= y[i]) & (y[i] <= box[2 * n_params + i])
+    return is_inside
+
+
 cdef inline bint accepts(double uniform, double old, double new, bint is_density) noexcept nogil:
     """Metropolis' rule; NaN is never accepted. No division: a density may underflow."""
     if is_density:
@@ -134,20 +154,18 @@ def walk(target, double[::1] x, double value, Py_ssize_t n_steps, generator, *, 
     """Walk `n_steps` from `x`, in place; see `pxtools.kernels.rwm_numpy.walk`, whose results are the same bit for bit."""
     cdef Caller caller = Caller(target, x.shape[0], is_scalar)
     cdef bitgen_t* bits = <bitgen_t*> PyCapsule_GetPointer(generator.bit_generator.capsule, "BitGenerator")
-    cdef Py_ssize_t n_params = x.shape[0], size = x.shape[0] * sizeof(double), i, t, kept = 0, next_kept = first_kept
+    cdef Py_ssize_t n_params = x.shape[0], t, kept = 0, next_kept = first_kept
     cdef cnp.int64_t evaluations = 0, accepted = 0, nans = 0
     cdef double new = 0.0, uniform
     cdef bint is_inside
-    cdef cnp.npy_intp length = n_params
-    scratch = cnp.PyArray_SimpleNew(1, &length, cnp.NPY_DOUBLE)
-    cdef double* y = <double*> cnp.PyArray_DATA(scratch)
+    scratch = np.empty(n_params)
+    cdef double[::1] proposal = scratch
+    cdef double* y = &proposal[0]
+    cdef double* here = &x[0]
 
     with generator.bit_generator.lock:
         for t in range(1, n_steps + 1):
-            is_inside = True
-            for i in range(n_params):
-                y[i] = x[i] + box[0, i] * (2.0 * bits.next_double(bits.state) - 1.0)
-                is_inside = is_inside and box[1, i] <= y[i] <= box[2, i]
+            is_inside = propose(bits, here, &box[0, 0], n_params, y)
             uniform = bits.next_double(bits.state)
             if is_inside:
                 caller.value_at(y, &new)
@@ -156,20 +174,20 @@ def walk(target, double[::1] x, double value, Py_ssize_t n_steps, generator, *, 
                     refuse_value(target, new, listed(y, n_params), is_scalar, is_density)
                 if new != new:
                     if nans == 0 and counts[2] == 0:
-                        memcpy(&first_nan[0], y, size)
+                        copy(y, n_params, &first_nan[0])
                     nans += 1
                 if accepts(uniform, value, new, is_density):
-                    memcpy(&x[0], y, size)
+                    copy(y, n_params, here)
                     value = new
                     accepted += 1
             if t == next_kept:
-                memcpy(&draws[kept, 0], &x[0], size)
+                copy(here, n_params, &draws[kept, 0])
                 values[kept] = value
                 kept += 1
                 next_kept += thin
             if t % TURN == 0:
                 PyErr_CheckSignals()
-                with nogil:  # lets a waiting thread in: heartbeat, output
+                with nogil:  # lets a waiting thread in: output, a debugger
                     pass
     counts[0] += evaluations
     counts[1] += accepted

@@ -11,7 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from pxtools.errors import TargetError
-from pxtools.kernels.target_calls import checked_number, is_refused, note_call, refuse_value
+from pxtools.kernels.target_calls import checked_number, note_call, refuse_value
 
 #: steps whose random numbers are drawn in one call
 BLOCK = 512
@@ -80,15 +80,16 @@ def walk(
     """
     position: list[float] = x.tolist()
     steps, lowers, uppers = box.tolist()
+    is_bounded = bool(np.isfinite(box[1:]).any())
     kept, next_kept = 0, first_kept
     for t, uniforms in enumerate(_uniforms(generator, n_steps, len(position) + 1), start=1):
         proposal = [p + step * (2.0 * u - 1.0) for p, step, u in zip(position, steps, uniforms, strict=False)]
-        if all(low <= p <= high for low, p, high in zip(lowers, proposal, uppers, strict=True)):
+        if not is_bounded or all(low <= p <= high for low, p, high in zip(lowers, proposal, uppers, strict=True)):
             new = value_at(target, proposal, is_scalar)
             counts[0] += 1
-            if is_refused(new, is_density):
+            if new == math.inf or (is_density and new < 0):
                 refuse_value(target, new, proposal, is_scalar, is_density)
-            if math.isnan(new):
+            if new != new:
                 if counts[2] == 0:
                     first_nan[:] = proposal
                 counts[2] += 1
@@ -112,7 +113,7 @@ def value_at(target: Callable[..., Any], point: list[float], is_scalar: bool) ->
     except Exception as error:
         note_call(error, target, point, is_scalar)
         raise
-    return checked_number(target, result, point, is_scalar)
+    return result if type(result) is float else checked_number(target, result, point, is_scalar)
 
 
 def _accepts(uniform: float, old: float, new: float, is_density: bool) -> bool:

@@ -77,13 +77,17 @@ def _remedy(result: object) -> str:
     return "Return a float."
 
 
-def refuse_value(target: Callable[..., Any], value: float, point: Sequence[float], is_scalar: bool, is_density: bool) -> None:
+def refuse_value(
+    target: Callable[..., Any], value: float, point: Sequence[float], is_scalar: bool, is_density: bool
+) -> None:
     """Raise the `TargetError` for a value that no density can have: negative, or plus infinity."""
     call = f"{call_text(target, point, is_scalar)} returned {value!r}"
     if is_density and value < 0:
         raise TargetError(f"{call}. A density is never negative;\nif this is a log-density, leave out --density.")
     kind = "A density" if is_density else "A log-density"
-    raise TargetError(f"{call}. {kind} is finite where a chain can be;\nlook for a division by zero or an overflow there.")
+    raise TargetError(
+        f"{call}. {kind} is finite where a chain can be;\nlook for a division by zero or an overflow there."
+    )
 
 
 def is_refused(value: float, is_density: bool) -> bool:

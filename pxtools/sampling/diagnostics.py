@@ -36,7 +36,9 @@ def _per_parameter(min_chains: int) -> Callable[[Statistic], Callable[[ArrayLike
         def over_parameters(draws: ArrayLike) -> Floats:
             array = np.asarray(draws, dtype=np.float64)
             if array.ndim not in (2, 3):
-                raise ValueError(f"draws must be (n_chains, n_draws) or (n_chains, n_draws, n_params), not {array.shape}")
+                raise ValueError(
+                    f"draws must be (n_chains, n_draws) or (n_chains, n_draws, n_params), not {array.shape}"
+                )
             columns = array.reshape(*array.shape[:2], -1)
             is_enough = columns.shape[0] >= min_chains and columns.shape[1] >= MIN_DRAWS
             results = np.full(columns.shape[2], np.nan)

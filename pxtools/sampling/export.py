@@ -32,7 +32,9 @@ def needed(library: str, module: str | None = None) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != library:
             raise
-        raise PxUsageError(f"{library} is not installed, and this needs it.\nType: pip install '{_INSTALL[library]}'") from None
+        raise PxUsageError(
+            f"{library} is not installed, and this needs it.\nType: pip install '{_INSTALL[library]}'"
+        ) from None
 
 
 def _stats(samples: Samples) -> dict[str, Any]:

@@ -140,7 +140,9 @@ def few_effective_draws(run: Run) -> list[str]:
     named = ", ".join(f"{run.samples.names[k]} {least[k]:.0f}" for k in bad[:MAX_NAMED]) + _and_more(bad.size)
     wanted = int(np.ceil(run.samples.n_draws * ESS_GOOD / least[bad].min() * 1.2))
     advice = f"--draws {float(f'{wanted:.1g}'):.0f}, or another --step"
-    return [f"few effective draws ({named}; {ESS_GOOD} is advised): the errors above are themselves uncertain. Try {advice}."]
+    return [
+        f"few effective draws ({named}; {ESS_GOOD} is advised): the errors above are themselves uncertain. Try {advice}."
+    ]
 
 
 def walks_badly(run: Run) -> list[str]:
@@ -148,7 +150,11 @@ def walks_badly(run: Run) -> list[str]:
     samples, (low, high) = run.samples, ACCEPTANCE_GOOD
     rate = samples.acceptance_rate
     stuck = [int(k) for k in np.flatnonzero(rate == 0)]
-    texts = [f"{_chains(stuck, 'never moves', 'never move')}: every step was rejected. Take a smaller --step."] if stuck else []
+    texts = (
+        [f"{_chains(stuck, 'never moves', 'never move')}: every step was rejected. Take a smaller --step."]
+        if stuck
+        else []
+    )
     mean = rate.mean()
     if len(stuck) < samples.n_chains and mean < low:
         texts.append(f"only {100 * mean:.1f} % of the steps are accepted: take a smaller --step.")
@@ -175,7 +181,9 @@ def looks_like_a_density(run: Run) -> list[str]:
     samples = run.samples
     if samples.is_density or samples.values.min() < 0:
         return []
-    return [f"`{samples.target_name}` is never negative, yet was taken for a log-density. If it is a density, add --density."]
+    return [
+        f"`{samples.target_name}` is never negative, yet was taken for a log-density. If it is a density, add --density."
+    ]
 
 
 def has_one_chain(run: Run) -> list[str]:

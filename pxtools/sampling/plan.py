@@ -114,7 +114,9 @@ def make_plan(
         An option that cannot be carried out, or two that contradict each other.
     """
     if sampler not in SAMPLERS:
-        raise PxUsageError(f"There is no sampler `{sampler}`.{nearest(sampler, SAMPLERS)}\nType --sampler {' | '.join(SAMPLERS)}.")
+        raise PxUsageError(
+            f"There is no sampler `{sampler}`.{nearest(sampler, SAMPLERS)}\nType --sampler {' | '.join(SAMPLERS)}."
+        )
     seed = _entropy(seed)
     box = read_bounds(target, bounds)
     points = None
@@ -239,13 +241,13 @@ def _check_inside(
 def _whole_groups(chains: int | None, default_chains: int, per_group: int) -> int:
     wanted = default_chains if chains is None else chains
     if chains is not None and chains % per_group:
-        raise PxUsageError(f"--chains {chains} is not a whole number of groups of {per_group}.\nGive a multiple of {per_group}.")
+        raise PxUsageError(
+            f"--chains {chains} is not a whole number of groups of {per_group}.\nGive a multiple of {per_group}."
+        )
     return -(-wanted // per_group) * per_group
 
 
 def _start_notes(random_start: RandomStart | None) -> tuple[str, ...]:
     if random_start is None or random_start.is_inside_box:
         return ()
-    return (
-        f"Chains started at random points {random_start}: neither --initial nor finite --bounds said where.",
-    )
+    return (f"Chains started at random points {random_start}: neither --initial nor finite --bounds said where.",)

@@ -62,7 +62,9 @@ def _trace(pyplot: Any, samples: Samples, names: list[str]) -> Any:
 
 def _titled(figure: Any, samples: Samples) -> Any:
     verdict = ": the chains disagree" if any("disagree" in text for text in samples.summary().warnings) else ""
-    figure.suptitle(f"{samples.target_name}, {samples.n_chains} × {samples.n_draws:,} draws{verdict}", fontsize="medium")
+    figure.suptitle(
+        f"{samples.target_name}, {samples.n_chains} × {samples.n_draws:,} draws{verdict}", fontsize="medium"
+    )
     return figure
 
 

@@ -69,7 +69,9 @@ def assemble(
     values = [np.concatenate([chunk.values for chunk in group], axis=1) for group in chunks if group]
     n_draws = min((array.shape[1] for array in draws), default=0)
     if len(draws) != plan.n_groups or n_draws == 0:
-        raise PxUsageError("No chain has got through its warm-up, so there are no draws.\nLet it run longer, or take a smaller --warmup.")
+        raise PxUsageError(
+            "No chain has got through its warm-up, so there are no draws.\nLet it run longer, or take a smaller --warmup."
+        )
     stats = [group[-1].state.stats for group in chunks]
     return Samples(
         draws=np.concatenate([array[:, :n_draws] for array in draws]),

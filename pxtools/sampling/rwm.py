@@ -138,10 +138,14 @@ def _walk(target: Target, state: RwmState, generator: Generator, n_steps: int, i
         first_nan=first_nan,
     )
     stats = _counted(state.stats, counts, first_nan, n_steps if is_kept else 0)
-    return Chunk(draws, values, replace(state, position=position, value=value, n_done=state.n_done + n_steps, stats=stats))
+    return Chunk(
+        draws, values, replace(state, position=position, value=value, n_done=state.n_done + n_steps, stats=stats)
+    )
 
 
-def _counted(stats: GroupStats, counts: NDArray[np.int64], first_nan: NDArray[np.float64], n_kept_steps: int) -> GroupStats:
+def _counted(
+    stats: GroupStats, counts: NDArray[np.int64], first_nan: NDArray[np.float64], n_kept_steps: int
+) -> GroupStats:
     return replace(
         stats,
         n_evaluations=stats.n_evaluations + int(counts[0]),

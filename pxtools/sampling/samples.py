@@ -130,7 +130,9 @@ class Samples:
         return self.draws[:, :, self.names.index(name)]
 
     def __iter__(self) -> Any:
-        raise TypeError("Samples has no one order to iterate in: use `samples.points`, `samples.draws`, or `samples.names`.")
+        raise TypeError(
+            "Samples has no one order to iterate in: use `samples.points`, `samples.draws`, or `samples.names`."
+        )
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """Return the draws as (n_chains, n_draws, n_params), read-only unless copied."""
@@ -217,7 +219,9 @@ class Samples:
                 arrays = {name: stored[name] for name in stored.files}
             plain = json.loads(str(arrays.pop("samples")))
         except (ValueError, KeyError, EOFError, AttributeError) as error:
-            raise PxUsageError(f"{path} holds no samples ({error}).\nGive a file that `samples.save(...)` wrote.") from None
+            raise PxUsageError(
+                f"{path} holds no samples ({error}).\nGive a file that `samples.save(...)` wrote."
+            ) from None
         if plain.pop("version") > FILE_VERSION:
             raise PxUsageError(f"{path} was written by a later pxtools.\nUpgrade: pip install -U pxtools.")
         plain["names"], plain["notes"] = tuple(plain["names"]), tuple(plain["notes"])

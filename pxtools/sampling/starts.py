@@ -34,7 +34,9 @@ class RandomStart:
 
     def draw(self, generator: Generator) -> NDArray[np.float64]:
         """Return one start point, (n_params,); takes one number per coordinate from the stream."""
-        return np.array([self._coordinate(generator, low, high) for low, high in zip(self.lower, self.upper, strict=True)])
+        return np.array(
+            [self._coordinate(generator, low, high) for low, high in zip(self.lower, self.upper, strict=True)]
+        )
 
     def _coordinate(self, generator: Generator, low: float, high: float) -> float:
         if np.isfinite(low) and np.isfinite(high):
@@ -74,7 +76,9 @@ def read_bounds(target: Target, bounds: Bounds | None) -> tuple[NDArray[np.float
             f"--bounds has the shape {pairs.shape}, not one (low, high) for all parameters or one for each.\nType --bounds [(0, 1), (0, 1)]."
         )
     if not (pairs[..., 0] < pairs[..., 1]).all():
-        raise PxUsageError(f"--bounds has a lower bound that is not below its upper one: {pairs.tolist()}.\nType (low, high) pairs.")
+        raise PxUsageError(
+            f"--bounds has a lower bound that is not below its upper one: {pairs.tolist()}.\nType (low, high) pairs."
+        )
     return pairs[..., 0], pairs[..., 1]
 
 
@@ -88,7 +92,9 @@ def _bounds_by_name(target: Target, bounds: Mapping[str, ArrayLike]) -> NDArray[
     return np.array([np.asarray(bounds.get(name, (-np.inf, np.inf)), dtype=np.float64) for name in target.names])
 
 
-def read_initial(initial: Initial, target: Target, chains: int | None, default_chains: int, seed: int) -> NDArray[np.float64]:
+def read_initial(
+    initial: Initial, target: Target, chains: int | None, default_chains: int, seed: int
+) -> NDArray[np.float64]:
     """Return the start points as (n_chains, n_params).
 
     Raises

@@ -68,15 +68,21 @@ class Summary:
         from pxtools.sampling.export import needed
 
         pandas = needed("pandas")
-        frame: pandas.DataFrame = pandas.DataFrame({name: getattr(self, name) for name in (*COLUMNS, "mcse_sd")}, index=self.names)
+        frame: pandas.DataFrame = pandas.DataFrame(
+            {name: getattr(self, name) for name in (*COLUMNS, "mcse_sd")}, index=self.names
+        )
         return frame
 
     def __str__(self) -> str:
         rows = [("", *_HEADS.values()), *self._rows()]
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
         table = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-        remarks = [_wrapped("Warning: ", text) for text in self.warnings] + [_wrapped("Note: ", text) for text in self.notes]
-        return "\n".join([*self.headline.splitlines(), "", *table, *self._omitted(), *([""] if remarks else []), *remarks])
+        remarks = [_wrapped("Warning: ", text) for text in self.warnings] + [
+            _wrapped("Note: ", text) for text in self.notes
+        ]
+        return "\n".join(
+            [*self.headline.splitlines(), "", *table, *self._omitted(), *([""] if remarks else []), *remarks]
+        )
 
     __repr__ = __str__
 
@@ -96,7 +102,9 @@ class Summary:
 
     def _cells(self, k: int) -> list[str]:
         decimals = _decimals(float(self.sd[k]))
-        located = {name: _number(float(getattr(self, name)[k]), decimals) for name in ("mean", "sd", "q5", "q50", "q95")}
+        located = {
+            name: _number(float(getattr(self, name)[k]), decimals) for name in ("mean", "sd", "q5", "q50", "q95")
+        }
         other = {
             "mcse": f"{self.mcse[k]:.2g}",
             "ess_bulk": _count(float(self.ess_bulk[k])),
@@ -153,7 +161,9 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+    return (
+        f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+    )
 
 
 def _decimals(sd: float) -> int | None:
@@ -176,7 +186,9 @@ def _wrapped(label: str, text: str) -> str:
     lines = []
     for k, line in enumerate(text.splitlines()):
         first = label if k == 0 else "  "
-        lines += textwrap.wrap(line.strip(), WIDTH, initial_indent=first, subsequent_indent="  ", break_on_hyphens=False)
+        lines += textwrap.wrap(
+            line.strip(), WIDTH, initial_indent=first, subsequent_indent="  ", break_on_hyphens=False
+        )
     return "\n".join(lines)
 
 

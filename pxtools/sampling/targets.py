@@ -172,7 +172,9 @@ def resolve_target(
             f"Name a function that returns a log-density, or a density with --density."
         )
     if vectorized and scalar:
-        raise PxUsageError("--scalar and --vectorized contradict each other.\nUse one: floats, or an (n_points, n_params) array.")
+        raise PxUsageError(
+            "--scalar and --vectorized contradict each other.\nUse one: floats, or an (n_points, n_params) array."
+        )
     name, given = name_of(function), tuple(names or ())
     if len(set(given)) != len(given):
         raise PxUsageError(f"--names repeats a name: {', '.join(given)}.\nGive each parameter a name of its own.")

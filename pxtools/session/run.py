@@ -30,8 +30,10 @@ class Cell:
         The same after IPython's transformation of magics; what is analysed.
     inputs, outputs
         Name there to name here, and name here to name there, asked for by ``-i`` and ``-o``.
-    auto
-        Push what the cell reads and collect what it assigns.
+    auto, collects
+        Push what the cell reads and collect what it assigns; collect only ``outputs`` where `collects` is false.
+    extensions
+        Magics whose extension the engines may have to load first.
     """
 
     code: str
@@ -42,6 +44,7 @@ class Cell:
     how: str | None = None
     seed: int | None = None
     auto: bool = True
+    collects: bool = True
     extensions: tuple[str, ...] = ()
 
 
@@ -138,7 +141,7 @@ def submit(session: Session, cell: Cell, local: Mapping[str, Any] | None = None)
     engines = session.targets(cell.targets)
     names, gathering = plan(session, cell, local)
     wanted = {source: dest for dest, source in cell.outputs.items()}
-    optional = [name for name in names.assigned if name not in wanted] if cell.auto else []
+    optional = [name for name in names.assigned if name not in wanted] if cell.auto and cell.collects else []
     parcels = session.parcels(gathering, engines)
     rank = {engine: i for i, engine in enumerate(engines)}
     shared: dict[int, dict[str, Any]] = {}

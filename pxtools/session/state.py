@@ -121,11 +121,12 @@ def _unknown_name(session: Session, failures: Mapping[int, Any], engines: list[i
     name = missing.pop()
     if missing or name is None:
         return None
-    pushed = sorted(set().union(*(session.ledger.stamps.get(i, {}) for i in engines)))
+    there = sorted(set().union(*(session.ledger.stamps.get(i, {}) for i in engines)))
+    listed = ", ".join(there[:6]) + (", …" if len(there) > 6 else "") or "nothing"
     where = "is on no engine" if len(failures) == len(engines) else f"is not on {name_engines(failures)}"
     if name in session.namespace:
-        return PxNameError(f"`{name}` {where}. Run `%pxpush {name}` first (there: {', '.join(pushed) or 'nothing'}).")
-    return PxNameError(f"`{name}` {where} (there: {', '.join(pushed) or 'nothing'}).{nearest(name, pushed)}")
+        return PxNameError(f"`{name}` {where}. Run `%pxpush {name}` first (pushed so far: {listed}).")
+    return PxNameError(f"`{name}` {where} (pushed so far: {listed}).{nearest(name, there)}")
 
 
 def who(session: Session, *, targets: Any = None) -> dict[str, dict[int, dict[str, Any]]]:

@@ -1,0 +1,166 @@
+"""What every magic shares: reading its line, and where names live."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import itertools
+import keyword
+import tokenize
+from collections.abc import Mapping
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics
+from IPython.utils.process import arg_split
+
+from pxtools.errors import PxUsageError, nearest
+from pxtools.names import parse_rename
+from pxtools.session.core import Session
+
+
+class PxMagics(Magics):
+    """A magic with a session."""
+
+    def __init__(self, shell: Any, session: Session) -> None:
+        super().__init__(shell=shell)
+        self.session = session
+
+    def names(self, local_ns: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the names that the line sees: the calling function's locals before the notebook's."""
+        return {**self.session.namespace, **(local_ns or {})}
+
+    def locals_only(self, local_ns: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Return the calling function's locals; nothing at the top level of the notebook."""
+        return {} if local_ns is None or local_ns is self.session.namespace else local_ns
+
+    def lookup(self, name: str, local_ns: Mapping[str, Any] | None) -> Any:
+        """Return the value of a name of the notebook.
+
+        Raises
+        ------
+        PxUsageError
+        """
+        names = self.names(local_ns)
+        if name not in names:
+            raise PxUsageError(f"`{name}` is not in the notebook.{nearest(name, names)}")
+        return names[name]
+
+
+def read_line(magic: Any, line: str) -> argparse.Namespace:
+    """Parse a magic's options; what follows them is left as typed, in `.rest`, if the magic asks for it.
+
+    Options come first, so that expressions with blanks and quotes need no further quoting.
+
+    Raises
+    ------
+    PxUsageError
+        Naming the nearest option.
+    """
+    parser = magic.parser
+    takes_rest = any(action.nargs == argparse.REMAINDER for action in parser._actions)
+    words = arg_split(line, posix=not takes_rest, strict=False)
+    try:
+        args = parser.parse_args(words)
+    except UsageError as error:
+        raise _usage_error(parser, str(error), words) from None
+    if takes_rest:
+        n_options = len(words) - len(args.rest)
+        args.rest = _after(line, words[:n_options])
+        first = args.rest.split(maxsplit=1)[0] if args.rest else ""
+        if first.startswith("--") or (first.startswith("-") and first[1:2].isalpha()):
+            raise _usage_error(parser, f"unrecognized arguments: {first}", [first])
+    return args
+
+
+def _after(line: str, words: list[str]) -> str:
+    position = 0
+    for word in words:
+        position = line.index(word, position) + len(word)
+    return line[position:].strip()
+
+
+def _usage_error(parser: Any, message: str, words: list[str]) -> PxUsageError:
+    options = sorted(option for action in parser._actions for option in action.option_strings)
+    magic = f"%{parser.prog.lstrip('%')}"
+    unknown = next((w for w in words if w.startswith("-") and w.split("=")[0] not in options), "")
+    if "unrecognized" in message and unknown:
+        hint = nearest(unknown, [option for option in options if option.startswith("--")])
+        return PxUsageError(f"{magic} has no option `{unknown}`.{hint}\n`{magic}?` lists its options.")
+    return PxUsageError(f"{magic}: {message}.\n`{magic}?` shows its options.")
+
+
+def renames(specs: list[str] | None) -> dict[str, str]:
+    """Return dest to source for `-i a,b`, `-i r=py`, given any number of times."""
+    pairs = {}
+    for spec in specs or []:
+        for piece in spec.split(","):
+            if piece.strip():
+                try:
+                    dest, source = parse_rename(piece.strip())
+                except ValueError as error:
+                    raise PxUsageError(str(error)) from None
+                pairs[dest] = source
+    return pairs
+
+
+def names_and_values(text: str) -> tuple[list[str], dict[str, ast.expr]]:
+    """Read ``a b x=f(1, 2)``: names, and assignments whose right sides are expressions.
+
+    Raises
+    ------
+    PxUsageError
+        A piece is neither.
+    """
+    names: list[str] = []
+    values: dict[str, ast.expr] = {}
+    for piece in _pieces(text):
+        name, is_assignment, right = piece.partition("=")
+        if piece.isidentifier():
+            names.append(piece)
+        elif is_assignment and name.strip().isidentifier():
+            values[name.strip()] = _expression(right)
+        else:
+            raise PxUsageError(f"`{piece}` is neither a name nor `name=expression`. Write `%pxpush a b x=1+2`.")
+    return names, values
+
+
+def _pieces(text: str) -> list[str]:
+    """Cut before every name that can only begin something new: one that follows a whole operand."""
+    starts: list[int] = []
+    depth, follows_operand = 0, False
+    for token in _tokens(text):
+        is_name = token.type == tokenize.NAME and not keyword.iskeyword(token.string)
+        if depth == 0 and is_name and (follows_operand or not starts):
+            starts.append(token.start[1])
+        elif depth == 0 and token.string == ",":
+            follows_operand = True
+            continue
+        depth += (token.string in "([{") - (token.string in ")]}") if token.type == tokenize.OP else 0
+        is_value = token.type in (tokenize.NUMBER, tokenize.STRING) or token.string in ("None", "True", "False")
+        follows_operand = is_name or is_value or (token.type == tokenize.OP and token.string in ")]}")
+    if not starts:
+        return [text.strip()] if text.strip() else []
+    bounds = [0, *starts[1:], len(text)]
+    return [text[a:b].strip().rstrip(",").strip() for a, b in itertools.pairwise(bounds)]
+
+
+def _tokens(text: str) -> list[tokenize.TokenInfo]:
+    skipped = (tokenize.NEWLINE, tokenize.NL, tokenize.ENDMARKER, tokenize.COMMENT)
+    try:
+        return [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type not in skipped]
+    except (tokenize.TokenError, IndentationError) as error:
+        raise PxUsageError(f"`{text}` is not whole: {error.args[0]}.") from None
+
+
+def _expression(text: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise PxUsageError(f"`{text}` is no expression: {error.msg}.") from None
+
+
+def evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """Evaluate the right side of ``name=expression`` as a cell would."""
+    return eval(compile(ast.Expression(node), "<pxtools>", "eval"), dict(names))
