@@ -70,6 +70,12 @@ class PxTimeout(PxError, TimeoutError):
     """The work did not end in the time given."""
 
 
+class PxInterrupted(ShortTraceback, KeyboardInterrupt):
+    """Ctrl-C, after the engines were interrupted too: ends "run all" as any KeyboardInterrupt does."""
+
+    shown_name = "KeyboardInterrupt"
+
+
 class StaleValue(PxError, LookupError):
     """A value that stayed on its engine was changed or cleared there before it was read."""
 

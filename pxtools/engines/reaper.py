@@ -22,7 +22,7 @@ class Reaper:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pxtools.engines.reaper"],
+            [sys.executable, __file__],  # by file: the package would import ipyparallel first
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

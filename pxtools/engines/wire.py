@@ -21,7 +21,7 @@ import ipyparallel as ipp
 
 import pxtools
 from pxtools.engines.cluster import Connection
-from pxtools.errors import PxClusterError, PxEngineLost, PxTimeout
+from pxtools.errors import PxClusterError, PxEngineLost, PxInterrupted, PxTimeout
 
 Message = dict[str, Any]
 
@@ -99,10 +99,7 @@ class Call:
                     stuck = self.interrupt()
                     raise PxTimeout(_timeout_message(timeout_s, sorted(self.results), stuck))
         except KeyboardInterrupt:
-            stuck = self.interrupt()
-            if stuck:
-                raise KeyboardInterrupt(_stuck_message(stuck)) from None
-            raise
+            raise interrupted(self.results, self.interrupt()) from None
         return {i: self.replies[i] for i in self.results}
 
     def interrupt(self) -> list[int]:
@@ -112,6 +109,13 @@ class Call:
             self.wire.interrupt(busy)
             self.poll(INTERRUPT_GRACE_S)
         return sorted(self.pending)
+
+
+def interrupted(engines: Iterable[int], stuck: list[int]) -> PxInterrupted:
+    """Return the exception for a Ctrl-C that the engines were told of."""
+    if stuck:
+        return PxInterrupted(_stuck_message(stuck))
+    return PxInterrupted(f"{name_engines(engines)} were interrupted and are idle.")
 
 
 def _timeout_message(timeout_s: float, engines: list[int], stuck: list[int]) -> str:
@@ -203,6 +207,11 @@ class Wire:
         """Send one message to whichever of the engines is free first; return ipyparallel's result."""
         view = self.client.load_balanced_view(targets)
         return view.apply_async(_call, function, pickle.dumps(message, protocol=5))
+
+    def busy(self, engines: list[int]) -> list[int]:
+        """Return those of the engines that have work under way, by what the hub knows."""
+        queues = self.client.queue_status(verbose=False)
+        return [i for i in engines if queues.get(i, {}).get("queue") or queues.get(i, {}).get("tasks")]
 
     def interrupt(self, engines: list[int]) -> None:
         """Send SIGINT to engines through the process that watches over each."""

@@ -81,8 +81,8 @@ class PxCluster(PxMagics):
 def status(session: Any) -> Table:
     """Return a table of the engines: host, pid, cores, memory, busy or idle, directory."""
     wire = session.wire
-    queues = wire.client.queue_status(verbose=False)
-    idle = [i for i in wire.ids if not queues.get(i, {}).get("tasks") and not queues.get(i, {}).get("queue")]
+    busy = wire.busy(wire.ids)
+    idle = [i for i in wire.ids if i not in busy]
     fresh = wire.call(ENGINE + "describe", {i: {"engine_id": i} for i in idle})
     rows = []
     for i in wire.ids:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pxtools.engines import Reply
-from pxtools.engines.wire import INTERRUPT_GRACE_S, TICK_S, Message, read_reply
+from pxtools.engines.wire import INTERRUPT_GRACE_S, TICK_S, Message, interrupted, read_reply
 from pxtools.errors import PxEngineLost, PxTimeout
 from pxtools.remote.pickling import Packed
 from pxtools.session.core import Session
@@ -58,9 +58,10 @@ class Pool:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         wire = self.session.wire
-        if self._pending:
-            self._abandon()
+        stuck = self._abandon() if self._pending else []
         wire.submit(WORK + "release", {i: {"token": self.token} for i in self.targets if i in wire.ids})
+        if kind is KeyboardInterrupt:
+            raise interrupted(self.targets, stuck) from None
 
     def submit(self, key: Any, function: str, message: Message) -> None:
         """Send one piece of work; `key` comes back with its reply."""
@@ -102,8 +103,8 @@ class Pool:
                 else:
                     yield key, reply
 
-    def _abandon(self) -> None:
-        """Take back what has not begun, interrupt what has."""
+    def _abandon(self) -> list[int]:
+        """Take back what has not begun, interrupt what has; return the engines that go on all the same."""
         wire = self.session.wire
         pending = list(self._pending)
         self._pending.clear()
@@ -114,6 +115,7 @@ class Pool:
                 continue  # begun or done already
         wire.interrupt(self.targets)
         concurrent.futures.wait(pending, timeout=INTERRUPT_GRACE_S)
+        return wire.busy(self.targets)
 
 
 def _engine_of(result: Any) -> int:
