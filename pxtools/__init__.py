@@ -16,6 +16,7 @@ _API = (
     "collect",
     "connect",
     "current_session",
+    "cython",
     "imports",
     "map",
     "parallel",

@@ -12,7 +12,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pxtools.languages.cython_build import CythonFlags
 from pxtools.session.core import Session
+from pxtools.session.cython import CythonResult, cython_on
 from pxtools.session.mapping import map_on
 from pxtools.session.run import Cell
 from pxtools.session.run import run as _run
@@ -113,6 +115,44 @@ def map(function: Callable[..., Any], *iterables: Iterable[Any], timeout: float 
 def sample(function: Callable[..., Any], *, timeout: float | None = None, **options: Any) -> Any:
     """Sample a density on the engines; see `pxtools.session.sampling.sample`."""
     return _sample(current_session(), function, timeout_s=timeout, **options)
+
+
+def cython(
+    code: str,
+    *,
+    check: str | None = None,
+    bounds: Any = (0.0, 1.0),
+    targets: Any = None,
+    timeout: float | None = None,
+    force: bool = False,
+    **flags: Any,
+) -> CythonResult:
+    """Compile Cython once; bind its names here and on every engine.
+
+    Parameters
+    ----------
+    code
+        A cell of Cython.
+    check, bounds
+        A Python function to compare with, and the bounds of the random points.
+    **flags
+        Of `pxtools.languages.cython_build.CythonFlags`: annotate, cplus, compile_args, link_args, lib, include, …
+
+    Examples
+    --------
+    >>> cython("def twice(double x): return 2 * x").names      # doctest: +SKIP
+    ('twice',)
+    """
+    return cython_on(
+        current_session(),
+        code,
+        CythonFlags(**flags),
+        check=check,
+        bounds=bounds,
+        targets=targets,
+        timeout_s=timeout,
+        force=force,
+    )
 
 
 class Parallel:

@@ -76,6 +76,22 @@ class PxInterrupted(ShortTraceback, KeyboardInterrupt):
     shown_name = "KeyboardInterrupt"
 
 
+class PxCompileError(PxError):
+    """Cython or the C compiler refused a cell; nothing was changed, here or on the engines."""
+
+
+class PxMissing(PxError, ImportError):
+    """Something optional is not installed; the message holds the line to type."""
+
+
+class PxRError(PxError):
+    """R refused a cell, or a value cannot pass between Python and R."""
+
+
+class PxOctaveError(PxError):
+    """Octave refused a cell, or a value cannot pass between Python and Octave."""
+
+
 class StaleValue(PxError, LookupError):
     """A value that stayed on its engine was changed or cleared there before it was read."""
 

@@ -21,6 +21,7 @@ MAGICS = (
     "pxrun",
     "pxmap",
     "pxsample",
+    "pxcython",
 )
 
 

@@ -132,6 +132,7 @@ def describe(engine: Engine, message: Message) -> Message:
         "python": platform.python_version(),
         "numpy": numpy.__version__,
         "platform": platform.platform(),
+        "abi": importer.abi(),
         "cores": os.cpu_count(),
         "cwd": os.getcwd(),
         "memory": _resident_bytes(),

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import importlib
 import importlib.abc
 import importlib.machinery
 import linecache
 import os
+import platform
 import shutil
 import sys
+import sysconfig
 import tempfile
 import types
 from collections.abc import Sequence
@@ -43,9 +46,7 @@ class ShippedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         source = self.sources[name]
         if isinstance(source.text, bytes):
             return self._compiled_spec(name, source)
-        spec = importlib.machinery.ModuleSpec(
-            name, self, origin=source.filename, is_package=source.is_package
-        )
+        spec = importlib.machinery.ModuleSpec(name, self, origin=source.filename, is_package=source.is_package)
         spec.has_location = True
         if source.is_package:  # compiled submodules and data stay where the package lies
             spec.submodule_search_locations = [os.path.dirname(source.filename)]
@@ -82,6 +83,30 @@ class ShippedFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
             source.filename,
         )
         exec(compile(text, source.filename, "exec", dont_inherit=True), module.__dict__)
+
+
+def abi() -> str:
+    """Return what a compiled module must fit: processes that say the same can load the same library."""
+    return f"{sysconfig.get_config_var('EXT_SUFFIX')} {platform.machine()} {sys.platform}"
+
+
+def load(name: str, binary: bytes, text: str) -> types.ModuleType:
+    """Import a compiled module from its bytes; its tracebacks show the lines of `text`.
+
+    Raises
+    ------
+    Exception
+        Whatever running the module's top level raises; nothing of it is left.
+    """
+    install({name: (binary, f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}", False)})
+    remember_text(name, text)
+    return importlib.import_module(name)
+
+
+def remember_text(name: str, text: str) -> None:
+    """Let tracebacks through a module compiled by Cython show its lines."""
+    file = f"{name}.pyx"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
 
 
 def _folder() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pxtools.engines.wire import name_engines, raise_if_lost
 from pxtools.errors import PxNameError, PxUsageError, nearest
-from pxtools.results import PerEngine, check_how, combine
+from pxtools.results import check_how, combine
 from pxtools.session.core import ENGINE, Session
 from pxtools.session.failures import to_exception
 from pxtools.session.outgoing import Gathering, content_hash, make_item
@@ -151,7 +151,7 @@ def clear(session: Session, names: Sequence[str] = (), *, targets: Any = None) -
     """
     engines = session.targets(targets)
     message = {"names": list(names) or None}
-    answers = session.good(session.wire.call(ENGINE + "clear", {i: message for i in engines}))
+    answers = session.good(session.wire.call(ENGINE + "clear", dict.fromkeys(engines, message)))
     for engine in engines:
         session.ledger.forget(engine, names or None)
     for name in names or list(session.overrides):
