@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import pickle
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +22,7 @@ import ipyparallel as ipp
 import pxtools
 from pxtools.engines.cluster import Connection
 from pxtools.errors import PxClusterError, PxEngineLost, PxInterrupted, PxTimeout
+from pxtools.remote import sharing
 
 Message = dict[str, Any]
 
@@ -148,6 +149,9 @@ class Wire:
         self.client = connection.client
         #: engine id to what it said of itself when it was first spoken to
         self.engines: dict[int, Message] = {}
+        #: large arrays go to engines of this host through files in here
+        self.folder = sharing.make_folder()
+        connection.remove_at_end(self.folder, sharing.disk_path(self.folder))
 
     @property
     def ids(self) -> list[int]:
@@ -161,7 +165,7 @@ class Wire:
         new = [i for i in alive if i not in self.engines]
         if new:
             self._bring_code(new)
-            for i, reply in self.call("pxtools.remote.engine.describe", {i: {"engine_id": i} for i in new}).items():
+            for i, reply in self.call("pxtools.remote.engine.describe", {i: {"engine_id": i, "folder": self.folder} for i in new}).items():
                 if reply.answer is None:
                     raise PxClusterError(f"engine {i} does not answer: {reply.lost or reply.failure}")
                 self.engines[i] = reply.answer
@@ -185,13 +189,20 @@ class Wire:
 
     def submit(self, function: str, messages: Mapping[int, Message]) -> Call:
         """Send each engine its message for `module.function`; equal message objects are pickled once."""
-        packed: dict[int, bytes] = {}
-        results = {}
+        equal: dict[tuple[int, bool], list[int]] = {}
         for engine_id, message in messages.items():
-            if id(message) not in packed:
-                packed[id(message)] = pickle.dumps(message, protocol=5)
-            results[engine_id] = self._apply(engine_id, _call, function, packed[id(message)])
-        return Call(self, results)
+            equal.setdefault((id(message), self._shares_memory(engine_id)), []).append(engine_id)
+        results = {}
+        for (_, is_shared), engines in equal.items():
+            folder = self.folder if is_shared else None
+            data, lents = sharing.encode(messages[engines[0]], folder, len(engines))
+            for engine_id, lent in zip(engines, lents, strict=True):
+                results[engine_id] = self._apply(engine_id, _call, function, data, lent, folder)
+                results[engine_id].pxtools_lent = lent
+        return Call(self, {engine_id: results[engine_id] for engine_id in messages})
+
+    def _shares_memory(self, engine_id: int) -> bool:
+        return bool(self.engines.get(engine_id, {}).get("shares_memory"))
 
     def call(
         self,
@@ -205,8 +216,17 @@ class Wire:
 
     def submit_balanced(self, function: str, message: Message, targets: list[int]) -> Any:
         """Send one message to whichever of the engines is free first; return ipyparallel's result."""
-        view = self.client.load_balanced_view(targets)
-        return view.apply_async(_call, function, pickle.dumps(message, protocol=5))
+        folder = self.folder if all(map(self._shares_memory, targets)) else None
+        data, lents = sharing.encode(message, folder)
+        result = self.client.load_balanced_view(targets).apply_async(_call, function, data, lents[0], folder)
+        result.pxtools_lent = lents[0]
+        return result
+
+    def close(self) -> None:
+        """Leave the cluster; what is still lent goes."""
+        for folder in (self.folder, sharing.disk_path(self.folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.connection.close()
 
     def busy(self, engines: list[int]) -> list[int]:
         """Return those of the engines that have work under way, by what the hub knows."""
@@ -228,8 +248,9 @@ def read_reply(result: Any, engine_id: int = -1) -> Reply:
 
 def _reply(engine_id: int, result: Any) -> Reply:
     reply = Reply(engine_id)
+    sharing.give_back(getattr(result, "pxtools_lent", None))
     try:
-        data = result.get(timeout=0)
+        data, lent = result.get(timeout=0)
     except ipp.error.EngineError:
         reply.lost = f"engine {engine_id} died"
         return reply
@@ -241,7 +262,7 @@ def _reply(engine_id: int, result: Any) -> Reply:
     outputs = result.outputs
     reply.outputs = list(outputs[0] if outputs and isinstance(outputs[0], list) else outputs)
     try:
-        content = pickle.loads(data)
+        content = sharing.decode(data, lent)
     except Exception as error:
         reply.failure = {"type": type(error).__name__, "message": f"its answer cannot be read here: {error}"}
         return reply
@@ -279,11 +300,10 @@ def own_sources() -> dict[str, tuple[str, str, bool]]:
     return found
 
 
-def _call(function: str, request: bytes) -> bytes:
+def _call(function: str, data: bytes, lent: Any, folder: str | None) -> Any:
     from importlib import import_module
 
-    answer: bytes = import_module("pxtools.remote.engine").call(function, request)
-    return answer
+    return import_module("pxtools.remote.engine").call(function, data, lent, folder)
 
 
 def _installed() -> tuple[str, bool]:

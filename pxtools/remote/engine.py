@@ -20,6 +20,7 @@ from typing import Any
 
 from pxtools.remote import failures, importer
 from pxtools.remote.pickling import Namespace, Packed, pack, raw, unpack
+from pxtools.remote.sharing import Lent, decode, encode
 
 Message = dict[str, Any]
 
@@ -109,16 +110,24 @@ def current() -> Engine:
     return engine
 
 
-def call(function: str, request: bytes) -> bytes:
-    """Run `module.function(engine, message)` and return its answer, or its failure, as bytes of plain data."""
+def call(function: str, data: bytes, lent: Lent | None, folder: str | None) -> tuple[bytes, Lent | None]:
+    """Run `module.function(engine, message)`; return its answer, or its failure, as bytes of plain data.
+
+    Parameters
+    ----------
+    data, lent
+        The message, as `sharing.encode` made it.
+    folder
+        Where large buffers of the answer may be shared with the client.
+    """
     engine = current()
     try:
         module, _, name = function.rpartition(".")
         run: Callable[[Engine, Message], Message] = getattr(importlib.import_module(module), name)
-        answer = {"ok": run(engine, pickle.loads(request))}
-        return pickle.dumps(answer, protocol=5)
+        answer, lents = encode({"ok": run(engine, decode(data, lent))}, folder)
+        return answer, lents[0]
     except BaseException as error:
-        return pickle.dumps({"failure": failures.describe(error, engine.namespace)}, protocol=5)
+        return pickle.dumps({"failure": failures.describe(error, engine.namespace)}, protocol=5), None
 
 
 def describe(engine: Engine, message: Message) -> Message:
@@ -136,6 +145,7 @@ def describe(engine: Engine, message: Message) -> Message:
         "cwd": os.getcwd(),
         "memory": _resident_bytes(),
         "compiled": _has_compiled_kernels(),
+        "shares_memory": os.path.isdir(message["folder"]),
     }
 
 

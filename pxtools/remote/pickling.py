@@ -49,6 +49,10 @@ class Packed:
         """Size in bytes of everything that would travel."""
         return len(self.data) + sum(raw(buffer).nbytes for buffer in self.buffers)
 
+    def __reduce__(self) -> Any:
+        """Travel without `needs` and `modules`, which only the sender uses; long streams as buffers, too."""
+        return Packed, (pickle.PickleBuffer(self.data), self.buffers)
+
 
 def raw(buffer: Any) -> memoryview:
     """Return the bytes of a buffer without copying it."""

@@ -136,7 +136,7 @@ class Session:
         self.ledger = Ledger()
         self._released.clear()
         if wire is not None:
-            wire.connection.close()
+            wire.close()
 
     def resize(self, n: int) -> list[int]:
         """Make the cluster have `n` engines; new ones get the imports and names that the others hold."""

@@ -306,7 +306,7 @@ def _parcel(
     common: Parcel,
     namespace: dict[str, Any],
 ) -> Parcel:
-    values = {item.name: _bare(item.packed) for item in wanted if item.packed is not None}
+    values = {item.name: item.packed for item in wanted if item.packed is not None}
     references: dict[str, str] = {}
     for item in wanted:
         if item.per_engine is None:
@@ -320,7 +320,7 @@ def _parcel(
         if isinstance(slot, Remote):
             references[item.name] = slot.token
         else:
-            values[item.name] = _bare(pack(slot, namespace))
+            values[item.name] = pack(slot, namespace)
     return {
         **common,
         "sources": sources,
@@ -333,11 +333,6 @@ def _parcel(
 
 def _text_hash(text: str | bytes) -> bytes:
     return xxhash.xxh3_128(text.encode() if isinstance(text, str) else text).digest()
-
-
-def _bare(packed: Packed) -> Packed:
-    """Leave out what only the sender needs to know."""
-    return Packed(packed.data, packed.buffers)
 
 
 def check_limit(gathering: Gathering, limit: int) -> None:
