@@ -104,9 +104,11 @@ def current() -> Engine:
     shell = get_ipython()
     if shell is None:
         raise RuntimeError("pxtools.remote runs inside an IPython engine")
-    if not hasattr(shell, "pxtools_engine"):
-        shell.pxtools_engine = Engine(shell.user_ns, shell)
-    engine: Engine = shell.pxtools_engine
+    engine: Engine | None = getattr(shell, "pxtools_engine", None)
+    if not isinstance(engine, Engine):  # none yet, or one made by another version of this code
+        engine, old = Engine(shell.user_ns, shell), engine
+        engine.__dict__.update(vars(old) if old is not None else {})
+        shell.pxtools_engine = engine
     return engine
 
 
