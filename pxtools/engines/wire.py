@@ -68,8 +68,10 @@ class Call:
             concurrent.futures.wait(self.pending.values(), timeout=timeout_s)
         for engine_id, result in list(self.pending.items()):
             if result.done():
-                self.replies[engine_id] = _reply(engine_id, result)
+                reply = self.replies[engine_id] = _reply(engine_id, result)
                 del self.pending[engine_id]
+                if reply.lost and self.pending:
+                    self.wire.on_loss(f"engine {engine_id} died ({reply.lost}); waiting for the others")
         return not self.pending
 
     def printed(self) -> dict[int, str]:
@@ -151,6 +153,8 @@ class Wire:
         self.engines: dict[int, Message] = {}
         #: large arrays go to engines of this host through files in here
         self.folder = sharing.make_folder()
+        #: called with a line when an engine is lost while others still work
+        self.on_loss: Callable[[str], None] = lambda line: None
         connection.remove_at_end(self.folder, sharing.disk_path(self.folder))
 
     @property
@@ -251,11 +255,12 @@ def _reply(engine_id: int, result: Any) -> Reply:
     sharing.give_back(getattr(result, "pxtools_lent", None))
     try:
         data, lent = result.get(timeout=0)
-    except ipp.error.EngineError:
-        reply.lost = f"engine {engine_id} died"
+    except ipp.error.RemoteError as error:
+        died = error.ename == "EngineError"
+        reply.lost = "killed, or out of memory?" if died else f"{error.ename}: {error.evalue}"
         return reply
-    except Exception as error:  # the dispatcher itself failed: never seen by the user's code
-        reply.lost = f"engine {engine_id}: {error}"
+    except Exception as error:
+        reply.lost = f"{type(error).__name__}: {error}"
         return reply
     result.wait_for_output(timeout=1.0)
     reply.stdout, reply.stderr = _text(result, "stdout"), _text(result, "stderr")
@@ -280,8 +285,8 @@ def raise_if_lost(replies: Mapping[int, Reply]) -> None:
     lost = [i for i, reply in replies.items() if reply.lost]
     if lost:
         raise PxEngineLost(
-            f"{name_engines(lost)} died during this cell ({replies[lost[0]].lost}).\n"
-            f"The others go on; `%pxcluster resize -n {len(replies)}` brings new ones up."
+            f"{name_engines(lost)} died during this work ({replies[lost[0]].lost}); what the others did is kept.\n"
+            f"`%pxcluster resize -n {len(replies)}` brings new ones up, with the same imports and names."
         )
 
 
