@@ -76,6 +76,7 @@ class Pool:
 
     @property
     def n_pending(self) -> int:
+        """How many pieces of work are under way."""
         return len(self._pending)
 
     def completed(self, tick: Callable[[], None] | None = None) -> Iterator[tuple[Any, Reply]]:

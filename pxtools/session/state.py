@@ -10,10 +10,10 @@ from typing import Any
 
 from pxtools.engines.wire import name_engines, raise_if_lost
 from pxtools.errors import PxNameError, PxUsageError, nearest
-from pxtools.results import PerEngine, check_how, combine
+from pxtools.results import check_how, combine
 from pxtools.session.core import ENGINE, Session
-from pxtools.session.failures import to_exception
-from pxtools.session.outgoing import Gathering, content_hash, make_item
+from pxtools.session.failures import show_short, to_exception
+from pxtools.session.outgoing import Gathering, make_item
 
 
 def push(
@@ -52,11 +52,14 @@ def push(
     for name, value in (values or {}).items():
         packed[name], used = gatherer.pack_value(value)
         gathering.items.update({k: v for k, v in used.items.items() if k not in gathering.items})
+        gathering.more_modules |= used.more_modules
     before = session.ledger.bytes_sent
-    parcels = session.parcels(gathering, engines)
-    for parcel in {id(p): p for p in parcels.values()}.values():
-        parcel["values"] = {**parcel["values"], **packed}
-    replies = session.wire.call(ENGINE + "push", {i: {"parcel": parcels[i]} for i in engines})
+    replies = session.deliver(
+        ENGINE + "push",
+        gathering,
+        engines,
+        lambda parcel: {"parcel": {**parcel, "values": {**parcel["values"], **packed}}},
+    )
     answers = session.good(replies)
     expected = set(packed)
     session.tell(
@@ -111,7 +114,9 @@ def collect(session: Session, expression: str, *, how: str | None = None, target
     raise_if_lost(replies)
     failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
     if failures:
-        raise _unknown_name(session, failures, engines) or to_exception(failures, len(engines))
+        raise _unknown_name(session, failures, engines) or to_exception(
+            failures, len(engines), namespace=session.namespace
+        )
     held = session.per_engine(expression, {i: reply.answer or {} for i, reply in replies.items()})
     return combine(held, how, engines, expression) if how is not None else held
 
@@ -151,7 +156,7 @@ def clear(session: Session, names: Sequence[str] = (), *, targets: Any = None) -
     """
     engines = session.targets(targets)
     message = {"names": list(names) or None}
-    answers = session.good(session.wire.call(ENGINE + "clear", {i: message for i in engines}))
+    answers = session.good(session.wire.call(ENGINE + "clear", dict.fromkeys(engines, message)))
     for engine in engines:
         session.ledger.forget(engine, names or None)
     for name in names or list(session.overrides):
@@ -177,58 +182,63 @@ def import_(session: Session, source: str, *, targets: Any = None) -> list[str]:
     ImportError
         Of the module that is missing here, or on the engines that the message names.
     """
-    statements = _only_imports(source)
-    before = dict(session.namespace)
-    exec(compile(statements, "<pximport>", "exec"), session.namespace)
-    bound = [n for n, v in session.namespace.items() if n != "__builtins__" and (n not in before or before[n] is not v)]
-    asked = _bound_by(statements)
-    names = [n for n in session.namespace if n in asked or n in bound]
+    _check_only_imports(source)
     engines = session.targets(targets)
-    modules = _modules_of(statements) | {
-        getattr(session.namespace[n], "__name__" if _is_module(session.namespace[n]) else "__module__", None) or ""
-        for n in names
-    }
-    parcels = session.parcels(Gathering(more_modules=modules), engines)
-    messages = {i: {"parcel": parcels[i], "source": statements} for i in engines}
+    names = _import_here(session, source)
+    gathering = Gathering(more_modules=_modules_of(source, [session.namespace[name] for name in names]))
+    parcels = session.parcels(gathering, engines)
+    messages = {i: {"parcel": parcels[i], "source": source} for i in engines}
     replies = session.wire.call(ENGINE + "execute_imports", messages)
     raise_if_lost(replies)
     failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
-    for engine in set(engines) - set(failures):
-        for name in names:
-            _note_import(session, engine, name)
+    _note_imports(session, [i for i in engines if i not in failures], names)
     if failures:
-        raise to_exception(failures, len(engines))
-    if statements not in session.imports:
-        session.imports.append(statements)
+        raise to_exception(failures, len(engines), namespace=session.namespace)
+    if source not in session.imports:
+        session.imports.append(source)
     return names
 
 
-def _is_module(value: Any) -> bool:
-    return isinstance(value, types.ModuleType)
-
-
-def _note_import(session: Session, engine: int, name: str) -> None:
+def _import_here(session: Session, source: str) -> list[str]:
+    """Run the statements in the notebook; return the names that they bind."""
+    before = dict(session.namespace)
     try:
-        item = make_item(name, session.namespace[name], "", session.namespace)
-    except Exception:
-        return
-    stamp = content_hash(item.packed) if item.packed else item.stamp
-    session.ledger.record(engine, name, stamp, from_notebook=True)
+        exec(compile(source, "<pximport>", "exec"), session.namespace)
+    except ImportError as error:
+        show_short(error, [f"{type(error).__name__}: {error}  (here)", "Nothing was imported on the engines."])
+        raise
+    changed = {n for n, v in session.namespace.items() if n not in before or before[n] is not v}
+    asked = _bound_by(source)
+    return [n for n in session.namespace if n in asked or (n in changed and n != "__builtins__")]
 
 
-def _only_imports(source: str) -> str:
-    """Return the source if it holds imports only, perhaps in try/except; else say what does not belong."""
+def _note_imports(session: Session, engines: list[int], names: list[str]) -> None:
+    for name in names:
+        try:
+            stamp = make_item(name, session.namespace[name], "", session.namespace).stamp
+        except Exception:
+            continue  # what was imported cannot travel by itself
+        for engine in engines:
+            session.ledger.record(engine, name, stamp, from_notebook=True)
+
+
+def _check_only_imports(source: str) -> None:
+    """Accept imports, also in ``try``, ``if`` and ``with``; else say what does not belong."""
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
         raise PxUsageError(f"`{source.strip()}` is no import statement: {error.msg}.") from None
     if not any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree)):
         raise PxUsageError("nothing is imported here. Write `%pximport numpy as np`, or import statements below it.")
-    return source
+    for node in tree.body:
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if not is_docstring and not isinstance(node, ast.Import | ast.ImportFrom | ast.Try | ast.If | ast.With):
+            line = ast.unparse(node).splitlines()[0]
+            raise PxUsageError(f"`{line}` is no import. Other code goes into `%%pxrun`.\nNothing was imported.")
 
 
 def _bound_by(statements: str) -> set[str]:
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(statements)):
         if isinstance(node, ast.Import):
             names.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
@@ -237,9 +247,12 @@ def _bound_by(statements: str) -> set[str]:
     return names
 
 
-def _modules_of(statements: str) -> set[str]:
-    """Return every module named in the statements that is loaded here."""
-    names = set()
+def _modules_of(statements: str, values: Sequence[Any]) -> set[str]:
+    """Return every loaded module that the statements name, or that the values they bound come from."""
+    names: set[str] = set()
+    for value in values:
+        home = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+        names.add(str(home))
     for node in ast.walk(ast.parse(statements)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
