@@ -37,6 +37,8 @@ class Engine:
         self.namespace = namespace
         self.shell = shell
         self.engine_id: int | None = None
+        #: (host, process id, token) of the client that spoke last
+        self.client: tuple[str, int, str] | None = None
         #: globals of functions that came from files which cannot be imported
         self.files: dict[str, Namespace] = {}
         #: name -> (the object that the client put, digest of its content or None)
@@ -162,10 +164,12 @@ def call(function: str, data: bytes, lent: Lent | None, folder: str | None) -> t
 
 def describe(engine: Engine, message: Message) -> Message:
     """Take the number that the client knows this engine by; tell what this process is and has."""
-    engine.engine_id = message["engine_id"]
     import numpy
 
+    engine.engine_id = message["engine_id"]
+    before, engine.client = engine.client, message["client"]
     return {
+        "other_client": before if before != message["client"] else None,
         "pid": os.getpid(),
         "host": platform.node(),
         "python": platform.python_version(),
@@ -177,6 +181,13 @@ def describe(engine: Engine, message: Message) -> Message:
         "compiled": _has_compiled_kernels(),
         "shares_memory": os.path.isdir(message["folder"]),
     }
+
+
+def leave(engine: Engine, message: Message) -> Message:
+    """Take note that a client is gone; what it put here stays."""
+    if engine.client == message["client"]:
+        engine.client = None
+    return {}
 
 
 def _has_compiled_kernels() -> bool:

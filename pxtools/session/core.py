@@ -128,8 +128,11 @@ class Session:
         self._wire = Wire(connection)
         self._wire.on_loss = lambda line: self.notify(line)
         self._welcome(self._wire)
-        words = f"{len(self._wire.ids)} engines ready"
+        n = len(self._wire.ids)
+        words = "1 engine ready" if n == 1 else f"{n} engines ready"
         self.notify(f"{words} ({connection.origin})" if connection.origin else words)
+        for other in self._wire.other_clients():
+            self.notify(f"{other} uses these engines, too: names and random streams will get in each other's way.")
         if not all(said["compiled"] for said in self._wire.engines.values()):
             self.notify("compiled kernels are missing on some engines: their NumPy twins serve, slower.")
 
