@@ -14,7 +14,7 @@ help:
 	@echo "make demo     sample three Gaussians in a real kernel on local engines; see build/demo/"
 	@echo "make test     every test          (one file: make test ARGS=tests/test_errors.py)"
 	@echo "make check    format, lint, types, import contracts        (make fix repairs the first two)"
-	@echo "make bench    every benchmark     (one: make bench ARGS=benchmarks/bench_NAME.py)"
+	@echo "make bench    every benchmark     (one: make bench ARGS=benchmarks/NAME.py)"
 	@echo "make kernels  compile the kernels and show what the compiler says"
 	@echo "make clean    remove what was built, .venv too"
 
@@ -49,7 +49,7 @@ fix: $(STAMP)
 	@$(VENV)/bin/ruff check --fix .
 
 bench: $(STAMP)
-	@set -e; for script in $(or $(ARGS),$(sort $(wildcard benchmarks/bench_*.py))); do \
+	@set -e; for script in $(or $(ARGS),$(sort $(wildcard benchmarks/*.py))); do \
 		echo "== $$script"; $(PY) $$script; done
 
 kernels: $(STAMP)

@@ -37,7 +37,7 @@ kernels = cythonize(
             include_dirs=[numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             # NaN means "missing" here: never a flag that assumes finite numbers
-            extra_compile_args=["-O3", "-g0", "-fno-math-errno"],
+            extra_compile_args=["-O3", "-g0", "-fno-math-errno", "-ffp-contract=off"],
         )
         for source in sorted(KERNELS.glob("*.pyx"))
     ],

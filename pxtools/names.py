@@ -5,16 +5,15 @@ import __future__
 
 import ast
 import copy
-import dis
 import inspect
 import re
 import types
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from string import Formatter
 
 from pxtools._flow import Flow
+from pxtools.remote.codes import global_names, nested, operations
 
 # Magics whose argument is Python code, with their options that take a value.
 _CODE_MAGICS = {"time": "", "timeit": "nrpv", "prun": "lsTD", "memit": "rtiv", "capture": ""}
@@ -95,29 +94,25 @@ def analyse(code: str) -> CellNames:
     )
 
 
-def global_names(code: types.CodeType) -> frozenset[str]:
-    """Find the names that a code object, and all code nested in it, may look up as globals.
-
-    Attributes are not among them; a global that is only stored is not either. Builtins are.
-
-    Parameters
-    ----------
-    code : types.CodeType
-        For a function `f`, its `f.__code__`.
-
-    Returns
-    -------
-    frozenset of str
-        The names.
+def mentions(code: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Find every module that a cell imports absolutely, and every attribute that it looks up on anything.
 
     Examples
     --------
-    >>> def area(radius):
-    ...     return pi * abs(radius) ** 2
-    >>> sorted(global_names(area.__code__))
-    ['abs', 'pi']
+    >>> modules, attributes = mentions("import scipy.linalg as la; la.norm(x.T)")
+    >>> sorted(modules), sorted(attributes)
+    (['scipy.linalg'], ['T', 'norm'])
     """
-    return frozenset().union(*map(_own_globals, _walk_code(code)))
+    modules: set[str] = set()
+    attributes: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute):
+            attributes.add(node.attr)
+        elif isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.add(node.module)
+    return frozenset(modules), frozenset(attributes)
 
 
 def parse_rename(spec: str) -> tuple[str, str]:
@@ -158,41 +153,12 @@ def parse_rename(spec: str) -> tuple[str, str]:
 # -- code objects --------------------------------------------------------------------------------------
 
 
-def _nested(code: types.CodeType) -> list[types.CodeType]:
+def _inner(code: types.CodeType) -> list[types.CodeType]:
     return [const for const in code.co_consts if isinstance(const, types.CodeType)]
 
 
-def _walk_code(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for inner in _nested(code):
-        yield from _walk_code(inner)
-
-
-def _own_globals(code: types.CodeType) -> set[str]:
-    found: set[str] = set()
-    stored: set[str] = set()
-    is_straight = not any(op.opcode in dis.hasjrel or op.opcode in dis.hasjabs for op in _operations(code))
-    for op, following in zip(ops := _operations(code), [*ops[1:], None], strict=True):
-        if op.opname == "STORE_NAME":
-            stored.add(op.argval)
-        elif op.opname == "DELETE_NAME":
-            stored.discard(op.argval)
-        elif op.opname in {"LOAD_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"}:
-            found.add(op.argval)
-        elif op.opname == "LOAD_NAME":
-            # Every class body begins with `__module__ = __name__`, which nobody wrote.
-            is_implicit = following is not None and following.argval == "__module__"
-            if not is_implicit and not (is_straight and op.argval in stored):
-                found.add(op.argval)
-    return found
-
-
-def _operations(code: types.CodeType) -> list[dis.Instruction]:
-    return list(dis.get_instructions(code))
-
-
 def _stored_globals(code: types.CodeType) -> set[str]:
-    return {op.argval for op in _operations(code) if op.opname == "STORE_GLOBAL"}
+    return {op.argval for op in operations(code) if op.opname == "STORE_GLOBAL"}
 
 
 def _bare(node: ast.AST) -> ast.AST:
@@ -233,11 +199,11 @@ class _CellFlow(Flow):
             outer = ast.parse(f"class {cls}: pass")
             outer.body[0].body, tree = tree.body, outer  # type: ignore[attr-defined]
         ast.fix_missing_locations(tree)
-        codes = _nested(compile(tree, "<cell>", "exec", flags=self.compiler_flags, dont_inherit=True))
+        codes = _inner(compile(tree, "<cell>", "exec", flags=self.compiler_flags, dont_inherit=True))
         if cls:
-            codes = [inner for code in codes for inner in _nested(code)]
+            codes = [inner for code in codes for inner in _inner(code)]
         needs = set().union(*map(global_names, codes))
-        every = [inner for code in codes for inner in _walk_code(code)]
+        every = [inner for code in codes for inner in nested(code)]
         local = {name for code in every for name in (*code.co_varnames, *code.co_cellvars)}
         needs |= self._magic_reads_within(node) - local
         return needs, set().union(*map(_stored_globals, every))

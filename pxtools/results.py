@@ -67,6 +67,11 @@ class PerEngine(Sequence[Any]):
 
     __slots__ = ("_slots", "engines", "name", "uid")
 
+    name: str
+    engines: tuple[int, ...]
+    uid: int
+    _slots: list[Any]
+
     def __init__(self, name: str, engines: Sequence[int], slots: Sequence[Any]) -> None:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "engines", tuple(engines))
@@ -96,11 +101,11 @@ class PerEngine(Sequence[Any]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PerEngine | list | tuple):
-            return list(self) == list(other)
+            return len(self) == len(other) and all(map(_is_equal_item, self, other))
         return NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self.uid)
+        return hash(tuple(self))
 
     def __reduce__(self) -> Any:
         return PerEngine, (self.name, self.engines, list(self))
@@ -174,12 +179,14 @@ def combine(values: PerEngine | Sequence[Any], how: str, engines: Sequence[int],
     try:
         return _concat(held) if how == "concat" else _stack(held)
     except (ValueError, TypeError) as error:
-        raise PxUsageError(f"`{name}` cannot be combined with `--how {how}`: {error}\nTake it as it is: `--how list`.") from None
+        raise PxUsageError(
+            f"`{name}` cannot be combined with `--how {how}`: {error}\nTake it as it is: `--how list`."
+        ) from None
 
 
 def _concat(values: list[Any]) -> Any:
     first = values[0]
-    if all(isinstance(v, list | tuple) for v in values):
+    if all(type(v) is type(first) for v in values) and type(first) in (list, tuple):
         return type(first)(itertools.chain.from_iterable(values))
     if type(first).__module__.partition(".")[0] == "pandas":
         import pandas as pd
@@ -197,7 +204,7 @@ def _concat(values: list[Any]) -> Any:
 def _stack(values: list[Any]) -> Any:
     import numpy as np
 
-    stacked = np.stack(values)
+    stacked = np.ma.stack(values) if np.ma.isMaskedArray(values[0]) else np.stack(values)
     if stacked.dtype == object:
         raise TypeError(f"{type(values[0]).__name__} is not a number or an array")
     return stacked
@@ -219,22 +226,41 @@ def is_equal(a: Any, b: Any) -> bool:
         return True
     if type(a) is not type(b):
         return False
-    if hasattr(a, "equals"):  # pandas
-        return bool(a.equals(b))
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(is_equal(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(is_equal, a, b))
-    if hasattr(a, "dtype"):
-        import numpy as np
-
-        if a.dtype != b.dtype or a.shape != b.shape:
-            return False
-        return bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fcmM"))
+    if type(a).__module__.partition(".")[0] == "pandas":
+        return bool(a.equals(b)) if hasattr(a, "equals") else bool(a == b)
+    if hasattr(a, "dtype") and hasattr(a, "shape"):
+        return a.dtype == b.dtype and a.shape == b.shape and _is_equal_array(a, b)
     try:
-        return bool(a == b) or (isinstance(a, float) and a != a and b != b)
-    except Exception:
+        if a == b or (a != a and b != b):
+            return True
+    except Exception:  # a comparison that does not know arrays
         return False
+    has_no_own = "__eq__" not in {name for kind in type(a).__mro__[:-1] for name in vars(kind)}
+    return has_no_own and bool(getattr(a, "__dict__", None)) and is_equal(vars(a), vars(b))
+
+
+def _is_equal_array(a: Any, b: Any) -> bool:
+    import numpy as np
+
+    if np.ma.isMaskedArray(a):
+        same_mask = np.array_equal(np.ma.getmaskarray(a), np.ma.getmaskarray(b))
+        return same_mask and _is_equal_array(np.ma.filled(a, 0), np.ma.filled(b, 0))
+    if a.dtype.names:
+        return all(_is_equal_array(a[name], b[name]) for name in a.dtype.names)
+    if a.dtype.kind == "O":
+        return all(map(is_equal, np.asarray(a).flat, np.asarray(b).flat))
+    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fcmM"))
+
+
+def _is_equal_item(a: Any, b: Any) -> bool:
+    try:
+        return bool(a == b)
+    except ValueError:  # arrays of several elements
+        return is_equal(a, b)
 
 
 def human_bytes(n: float) -> str:

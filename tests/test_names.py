@@ -12,6 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import pxtools.names
+import pxtools.remote.codes
 from pxtools.names import CellNames, analyse, global_names, parse_rename
 
 BUILTINS = set(dir(builtins))
@@ -512,9 +513,9 @@ def test_a_rename_that_is_no_identifier_is_an_error_that_says_what_to_write(spec
 
 
 def test_the_examples_in_the_documentation_run():
-    result = doctest.testmod(pxtools.names)
-    assert result.attempted >= 5
-    assert result.failed == 0
+    results = [doctest.testmod(pxtools.names), doctest.testmod(pxtools.remote.codes)]
+    assert sum(result.attempted for result in results) >= 5
+    assert sum(result.failed for result in results) == 0
 
 
 # -- random programs against what Python really does --------------------------------------------------

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,6 @@ class Connection:
     origin: str = ""
     owns_client: bool = True
     reaper: Reaper | None = None
-    files: list[str] = field(default_factory=list)
 
     def start_more(self, n: int) -> None:
         """Start `n` more engines and wait until they are there."""
@@ -78,6 +77,11 @@ class Connection:
             if self.reaper is not None:
                 self.reaper.dismiss()
                 self.reaper = None
+
+    def remove_at_end(self, *folders: str) -> None:
+        """Have folders removed if this process dies without a word."""
+        self.reaper = self.reaper or Reaper()
+        self.reaper.watch((), folders)
 
     def _watch(self) -> None:
         if self.reaper is not None:

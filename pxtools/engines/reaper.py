@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -31,7 +32,7 @@ class Reaper:
         )
 
     def watch(self, pids: Iterable[int], files: Iterable[str] = ()) -> None:
-        """Add processes to end, and files to remove, if the client dies."""
+        """Add processes to end, and files or folders to remove, if the client dies."""
         for pid in pids:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self._tell(f"pid {pid} {psutil.Process(pid).create_time()}")
@@ -71,8 +72,11 @@ def main() -> None:
             files.append(rest)
     _end(watched)
     for file in files:
-        with contextlib.suppress(OSError):
-            os.unlink(file)
+        if os.path.isdir(file):
+            shutil.rmtree(file, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(file)
 
 
 def _end(watched: dict[int, float]) -> None:

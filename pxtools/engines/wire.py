@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import pickle
+import os
+import platform
+import shutil
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +21,12 @@ from typing import Any
 
 import cloudpickle
 import ipyparallel as ipp
+import psutil
 
 import pxtools
 from pxtools.engines.cluster import Connection
 from pxtools.errors import PxClusterError, PxEngineLost, PxInterrupted, PxTimeout
+from pxtools.remote import sharing
 
 Message = dict[str, Any]
 
@@ -67,8 +72,10 @@ class Call:
             concurrent.futures.wait(self.pending.values(), timeout=timeout_s)
         for engine_id, result in list(self.pending.items()):
             if result.done():
-                self.replies[engine_id] = _reply(engine_id, result)
+                reply = self.replies[engine_id] = _reply(engine_id, result)
                 del self.pending[engine_id]
+                if reply.lost and self.pending:
+                    self.wire.on_loss(f"engine {engine_id} died ({reply.lost}); waiting for the others")
         return not self.pending
 
     def printed(self) -> dict[int, str]:
@@ -148,6 +155,13 @@ class Wire:
         self.client = connection.client
         #: engine id to what it said of itself when it was first spoken to
         self.engines: dict[int, Message] = {}
+        #: what engines know this client by
+        self.name = (platform.node(), os.getpid(), uuid.uuid4().hex)
+        #: large arrays go to engines of this host through files in here
+        self.folder = sharing.make_folder()
+        #: called with a line when an engine is lost while others still work
+        self.on_loss: Callable[[str], None] = lambda line: None
+        connection.remove_at_end(self.folder, sharing.disk_path(self.folder))
 
     @property
     def ids(self) -> list[int]:
@@ -161,11 +175,28 @@ class Wire:
         new = [i for i in alive if i not in self.engines]
         if new:
             self._bring_code(new)
-            for i, reply in self.call("pxtools.remote.engine.describe", {i: {"engine_id": i} for i in new}).items():
-                if reply.answer is None:
-                    raise PxClusterError(f"engine {i} does not answer: {reply.lost or reply.failure}")
-                self.engines[i] = reply.answer
+            self.engines.update(self.describe(new))
         return new
+
+    def describe(self, engines: list[int]) -> dict[int, Message]:
+        """Ask engines what they are: process, host, versions, memory, directory."""
+        messages = {i: {"engine_id": i, "folder": self.folder, "client": self.name} for i in engines}
+        said = {}
+        for i, reply in self.call("pxtools.remote.engine.describe", messages).items():
+            if reply.answer is None:
+                raise PxClusterError(f"engine {i} does not answer: {reply.lost or reply.failure}")
+            said[i] = reply.answer
+        return said
+
+    def other_clients(self) -> list[str]:
+        """Return the other notebooks that seem to use these engines, in words."""
+        others = {said["other_client"] for said in self.engines.values()} - {None}
+        here = platform.node()
+        return [
+            f"process {pid} of {'this host' if host == here else host}"
+            for host, pid, _ in sorted(others)
+            if host != here or (pid != os.getpid() and psutil.pid_exists(pid))
+        ]
 
     def _bring_code(self, engines: list[int]) -> None:
         mine, _ = _installed()
@@ -185,13 +216,20 @@ class Wire:
 
     def submit(self, function: str, messages: Mapping[int, Message]) -> Call:
         """Send each engine its message for `module.function`; equal message objects are pickled once."""
-        packed: dict[int, bytes] = {}
-        results = {}
+        equal: dict[tuple[int, bool], list[int]] = {}
         for engine_id, message in messages.items():
-            if id(message) not in packed:
-                packed[id(message)] = pickle.dumps(message, protocol=5)
-            results[engine_id] = self._apply(engine_id, _call, function, packed[id(message)])
-        return Call(self, results)
+            equal.setdefault((id(message), self._shares_memory(engine_id)), []).append(engine_id)
+        results = {}
+        for (_, is_shared), engines in equal.items():
+            folder = self.folder if is_shared else None
+            data, lents = sharing.encode(messages[engines[0]], folder, len(engines))
+            for engine_id, lent in zip(engines, lents, strict=True):
+                results[engine_id] = self._apply(engine_id, _call, function, data, lent, folder)
+                results[engine_id].pxtools_lent = lent
+        return Call(self, {engine_id: results[engine_id] for engine_id in messages})
+
+    def _shares_memory(self, engine_id: int) -> bool:
+        return bool(self.engines.get(engine_id, {}).get("shares_memory"))
 
     def call(
         self,
@@ -205,8 +243,20 @@ class Wire:
 
     def submit_balanced(self, function: str, message: Message, targets: list[int]) -> Any:
         """Send one message to whichever of the engines is free first; return ipyparallel's result."""
-        view = self.client.load_balanced_view(targets)
-        return view.apply_async(_call, function, pickle.dumps(message, protocol=5))
+        folder = self.folder if all(map(self._shares_memory, targets)) else None
+        data, lents = sharing.encode(message, folder)
+        result = self.client.load_balanced_view(targets).apply_async(_call, function, data, lents[0], folder)
+        result.pxtools_lent = lents[0]
+        return result
+
+    def close(self) -> None:
+        """Leave the cluster; what is still lent goes."""
+        if not self.connection.is_ours and not self.client._closed and self.ids:
+            farewell = self.submit("pxtools.remote.engine.leave", {i: {"client": self.name} for i in self.ids})
+            farewell.poll(timeout_s=1.0)
+        for folder in (self.folder, sharing.disk_path(self.folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.connection.close()
 
     def busy(self, engines: list[int]) -> list[int]:
         """Return those of the engines that have work under way, by what the hub knows."""
@@ -228,20 +278,22 @@ def read_reply(result: Any, engine_id: int = -1) -> Reply:
 
 def _reply(engine_id: int, result: Any) -> Reply:
     reply = Reply(engine_id)
+    sharing.give_back(getattr(result, "pxtools_lent", None))
     try:
-        data = result.get(timeout=0)
-    except ipp.error.EngineError:
-        reply.lost = f"engine {engine_id} died"
+        data, lent = result.get(timeout=0)
+    except ipp.error.RemoteError as error:
+        died = error.ename == "EngineError"
+        reply.lost = "killed, or out of memory?" if died else f"{error.ename}: {error.evalue}"
         return reply
-    except Exception as error:  # the dispatcher itself failed: never seen by the user's code
-        reply.lost = f"engine {engine_id}: {error}"
+    except Exception as error:
+        reply.lost = f"{type(error).__name__}: {error}"
         return reply
     result.wait_for_output(timeout=1.0)
     reply.stdout, reply.stderr = _text(result, "stdout"), _text(result, "stderr")
     outputs = result.outputs
     reply.outputs = list(outputs[0] if outputs and isinstance(outputs[0], list) else outputs)
     try:
-        content = pickle.loads(data)
+        content = sharing.decode(data, lent)
     except Exception as error:
         reply.failure = {"type": type(error).__name__, "message": f"its answer cannot be read here: {error}"}
         return reply
@@ -259,8 +311,8 @@ def raise_if_lost(replies: Mapping[int, Reply]) -> None:
     lost = [i for i, reply in replies.items() if reply.lost]
     if lost:
         raise PxEngineLost(
-            f"{name_engines(lost)} died during this cell ({replies[lost[0]].lost}).\n"
-            f"The others go on; `%pxcluster resize -n {len(replies)}` brings new ones up."
+            f"{name_engines(lost)} died during this work ({replies[lost[0]].lost}); what the others did is kept.\n"
+            f"`%pxcluster resize -n {len(replies)}` brings new ones up, with the same imports and names."
         )
 
 
@@ -279,11 +331,10 @@ def own_sources() -> dict[str, tuple[str, str, bool]]:
     return found
 
 
-def _call(function: str, request: bytes) -> bytes:
+def _call(function: str, data: bytes, lent: Any, folder: str | None) -> Any:
     from importlib import import_module
 
-    answer: bytes = import_module("pxtools.remote.engine").call(function, request)
-    return answer
+    return import_module("pxtools.remote.engine").call(function, data, lent, folder)
 
 
 def _installed() -> tuple[str, bool]:

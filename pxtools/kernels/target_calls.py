@@ -31,8 +31,9 @@ def call_text(target: Callable[..., Any], point: Sequence[float], is_scalar: boo
 def number_of(result: object) -> float | None:
     """Return the real number that `result` is, or None when it is none.
 
-    Python and NumPy real scalars, booleans and 0-d arrays are numbers, and so is anything with `__float__`. Arrays with a dimension (even of one
-    element), complex numbers, strings and None are not: they mean that the target computes something else.
+    Python and NumPy real scalars, booleans and 0-d arrays are numbers, and so is anything with `__float__`. Arrays with
+    a dimension (even of one element), complex numbers, strings and None are not: they mean that the target computes
+    something else.
     """
     if isinstance(result, (float, int)):
         return float(result)
@@ -43,7 +44,7 @@ def number_of(result: object) -> float | None:
     if getattr(result, "shape", ()) != () or not hasattr(result, "__float__"):
         return None
     try:
-        return float(result)  # type: ignore[arg-type]
+        return float(result)
     except (TypeError, ValueError):
         return None
 

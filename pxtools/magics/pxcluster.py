@@ -12,7 +12,6 @@ from pxtools.errors import PxUsageError, nearest
 from pxtools.magics.common import PxMagics, read_line
 from pxtools.magics.display import Table
 from pxtools.results import human_bytes
-from pxtools.session.core import ENGINE
 
 VERBS = ("start", "connect", "resize", "restart", "stop", "status")
 
@@ -83,10 +82,10 @@ def status(session: Any) -> Table:
     wire = session.wire
     busy = wire.busy(wire.ids)
     idle = [i for i in wire.ids if i not in busy]
-    fresh = wire.call(ENGINE + "describe", {i: {"engine_id": i} for i in idle})
+    fresh = wire.describe(idle)
     rows = []
     for i in wire.ids:
-        said = (fresh[i].answer if i in fresh else None) or wire.engines[i]
+        said = fresh.get(i, wire.engines[i])
         state = "idle" if i in idle else "busy"
         here = said["host"] == platform.node()
         rows.append(

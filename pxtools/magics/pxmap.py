@@ -39,7 +39,8 @@ class PxMap(PxMagics):
         >>> %pxmap -o areas area widths heights
         """
         args = read_line(self.pxmap, line)
-        function, *iterables = [evaluate(node, self.names(local_ns)) for node in expressions(args.rest)]
+        nodes = expressions(args.rest)
+        function, *iterables = [evaluate(node, self.names(local_ns)) for node in nodes]
         if not iterables:
             raise PxUsageError("give a function and its items: `%pxmap f items`.")
         results = map_on(
@@ -53,6 +54,7 @@ class PxMap(PxMagics):
             timeout_s=args.timeout,
             targets=args.targets,
             local=self.locals_only(local_ns),
+            labels=[ast.unparse(node) for node in nodes[1:]],
         )
         if args.out is not None:
             self.session.namespace[args.out] = results

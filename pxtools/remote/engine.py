@@ -6,6 +6,7 @@ dictionary and back, and an exception into plain data, so that nothing the clien
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import importlib
@@ -15,11 +16,13 @@ import platform
 import random
 import sys
 import time
+import types
 from collections.abc import Callable
 from typing import Any
 
 from pxtools.remote import failures, importer
 from pxtools.remote.pickling import Namespace, Packed, pack, raw, unpack
+from pxtools.remote.sharing import Lent, decode, encode
 
 Message = dict[str, Any]
 
@@ -34,6 +37,8 @@ class Engine:
         self.namespace = namespace
         self.shell = shell
         self.engine_id: int | None = None
+        #: (host, process id, token) of the client that spoke last
+        self.client: tuple[str, int, str] | None = None
         #: globals of functions that came from files which cannot be imported
         self.files: dict[str, Namespace] = {}
         #: name -> (the object that the client put, digest of its content or None)
@@ -42,6 +47,8 @@ class Engine:
         self.pinned: dict[str, tuple[Any, bytes]] = {}
         #: token -> object: functions and arguments that tasks refer to
         self.tasks: dict[str, Any] = {}
+        #: name -> why the module that the notebook has under it cannot be imported here
+        self.absent: dict[str, str] = {}
 
     def pack(self, value: Any) -> Packed:
         return pack(value, self.namespace)
@@ -63,7 +70,21 @@ class Engine:
     def set(self, name: str, value: Any, nbytes: int) -> None:
         """Bind a name that the client sent."""
         self.namespace[name] = value
-        self.put[name] = (value, self._digest_if_small(value) if nbytes <= _COMPARED_BYTES else None)
+        self.absent.pop(name, None)
+        self.in_step(name, self._digest_if_small(value) if nbytes <= _COMPARED_BYTES else None)
+
+    def in_step(self, name: str, content: bytes | None = None) -> None:
+        """Note that the client knows the value that the name has now."""
+        self.put[name] = (self.namespace[name], content)
+
+    def differs(self, name: str, value: Any, nbytes: int) -> bool:
+        """Return whether a value of the engine's own making is lost when the client's takes its place."""
+        if not self.has_changed(name):
+            return False
+        if nbytes > _COMPARED_BYTES:
+            return True
+        content = self._digest_if_small(value)
+        return content is None or content != self._digest_if_small(self.namespace[name])
 
     def seed(self, seed: int, key: int) -> None:
         """Start the streams of piece of work `key`: `px_rng`, `random`, and NumPy's global generator."""
@@ -71,7 +92,7 @@ class Engine:
 
         own, legacy, plain = np.random.SeedSequence(seed, spawn_key=(key,)).spawn(3)
         self.namespace["px_rng"] = np.random.default_rng(own)
-        np.random.seed(legacy.generate_state(8))
+        np.random.seed(legacy.generate_state(8))  # noqa: NPY002 - the notebook's own code may use it
         random.seed(int.from_bytes(plain.generate_state(8).tobytes(), "little"))
 
     def _digest_if_small(self, value: Any) -> bytes | None:
@@ -79,6 +100,14 @@ class Engine:
             return digest(self.pack(value))
         except Exception:
             return None
+
+
+class Lacking(Exception):
+    """Names are gone that the client takes for granted: it has to send them again."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(names)
+        self.names = names
 
 
 def digest(packed: Packed) -> bytes:
@@ -98,35 +127,49 @@ def digest(packed: Packed) -> bytes:
 
 def current() -> Engine:
     """Return this process's `Engine`, kept on the IPython shell that lives as long as the process."""
-    from IPython import get_ipython  # type: ignore[attr-defined]
+    from IPython import get_ipython
 
     shell = get_ipython()
     if shell is None:
         raise RuntimeError("pxtools.remote runs inside an IPython engine")
-    if not hasattr(shell, "pxtools_engine"):
-        shell.pxtools_engine = Engine(shell.user_ns, shell)
-    engine: Engine = shell.pxtools_engine
+    engine: Engine | None = getattr(shell, "pxtools_engine", None)
+    if not isinstance(engine, Engine):  # none yet, or one made by another version of this code
+        engine, old = Engine(shell.user_ns, shell), engine
+        engine.__dict__.update(vars(old) if old is not None else {})
+        shell.pxtools_engine = engine
     return engine
 
 
-def call(function: str, request: bytes) -> bytes:
-    """Run `module.function(engine, message)` and return its answer, or its failure, as bytes of plain data."""
+def call(function: str, data: bytes, lent: Lent | None, folder: str | None) -> tuple[bytes, Lent | None]:
+    """Run `module.function(engine, message)`; return its answer, or its failure, as bytes of plain data.
+
+    Parameters
+    ----------
+    data, lent
+        The message, as `sharing.encode` made it.
+    folder
+        Where large buffers of the answer may be shared with the client.
+    """
     engine = current()
     try:
         module, _, name = function.rpartition(".")
         run: Callable[[Engine, Message], Message] = getattr(importlib.import_module(module), name)
-        answer = {"ok": run(engine, pickle.loads(request))}
-        return pickle.dumps(answer, protocol=5)
+        answer, lents = encode({"ok": run(engine, decode(data, lent))}, folder)
+        return answer, lents[0]
+    except Lacking as error:
+        return pickle.dumps({"ok": {"lacking": error.names}}), None
     except BaseException as error:
-        return pickle.dumps({"failure": failures.describe(error, engine.namespace)}, protocol=5)
+        return pickle.dumps({"failure": failures.describe(error, engine.namespace)}, protocol=5), None
 
 
 def describe(engine: Engine, message: Message) -> Message:
     """Take the number that the client knows this engine by; tell what this process is and has."""
-    engine.engine_id = message["engine_id"]
     import numpy
 
+    engine.engine_id = message["engine_id"]
+    before, engine.client = engine.client, message["client"]
     return {
+        "other_client": before if before != message["client"] else None,
         "pid": os.getpid(),
         "host": platform.node(),
         "python": platform.python_version(),
@@ -137,7 +180,15 @@ def describe(engine: Engine, message: Message) -> Message:
         "cwd": os.getcwd(),
         "memory": _resident_bytes(),
         "compiled": _has_compiled_kernels(),
+        "shares_memory": os.path.isdir(message["folder"]),
     }
+
+
+def leave(engine: Engine, message: Message) -> Message:
+    """Take note that a client is gone; what it put here stays."""
+    if engine.client == message["client"]:
+        engine.client = None
+    return {}
 
 
 def _has_compiled_kernels() -> bool:
@@ -159,26 +210,45 @@ def receive(engine: Engine, parcel: Message) -> list[str]:
     -------
     list of str
         Names whose value here had been changed by the engine and was overwritten.
+
+    Raises
+    ------
+    Lacking
+        Nothing was taken in.
     """
+    lacking = [name for name in parcel.get("expects", ()) if name not in engine.namespace]
+    if lacking:
+        raise Lacking(lacking)
     engine.pinned = {t: v for t, v in engine.pinned.items() if t not in set(parcel.get("forget", ()))}
     _follow(parcel.get("cwd"), parcel.get("path", ()))
-    replaced = importer.install(parcel.get("sources", {}))
-    if replaced:
-        _rebind(engine.namespace, replaced)
+    _replace_modules(engine, parcel.get("sources", {}))
     for name in parcel.get("delete", ()):
         engine.namespace.pop(name, None)
         engine.put.pop(name, None)
+    _bind_imports(engine, parcel)
     conflicts = []
     for name, packed in parcel.get("values", {}).items():
-        if engine.has_changed(name):
+        value = engine.unpack(packed)
+        if engine.differs(name, value, packed.nbytes):
             conflicts.append(name)
-        engine.set(name, engine.unpack(packed), packed.nbytes)
+        engine.set(name, value, packed.nbytes)
     for name, token in parcel.get("references", {}).items():
         engine.set(name, engine.pinned[token][0], _COMPARED_BYTES + 1)
-    for name, (module, attribute) in parcel.get("imports", {}).items():
-        value = importlib.import_module(module)
-        engine.set(name, getattr(value, attribute) if attribute else value, _COMPARED_BYTES + 1)
     return conflicts
+
+
+def _bind_imports(engine: Engine, parcel: Message) -> None:
+    """Import what the notebook has imported; what is missing here is an error only if the code uses it."""
+    for name, (module, attribute) in parcel.get("imports", {}).items():
+        try:
+            value = importlib.import_module(module)
+            engine.set(name, getattr(value, attribute) if attribute else value, _COMPARED_BYTES + 1)
+        except ImportError as error:
+            engine.namespace.pop(name, None)
+            engine.absent[name] = f"`{name}` is the module {module}, which engines cannot import: {error}"
+    for module in parcel.get("submodules", ()):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
 
 
 def _follow(cwd: str | None, path: tuple[str, ...]) -> None:
@@ -190,16 +260,25 @@ def _follow(cwd: str | None, path: tuple[str, ...]) -> None:
             sys.path.append(entry)
 
 
-def _rebind(namespace: Namespace, replaced: list[str]) -> None:
-    """Import the replaced modules again and point the names that held them, or their contents, at the new ones."""
-    import types
-
-    for name, value in list(namespace.items()):
-        if isinstance(value, types.ModuleType) and value.__name__ in replaced:
-            namespace[name] = importlib.import_module(value.__name__)
-        elif getattr(value, "__module__", None) in replaced and hasattr(value, "__qualname__"):
-            home = importlib.import_module(value.__module__)
-            namespace[name] = getattr(home, value.__qualname__, value)
+def _replace_modules(engine: Engine, sources: dict[str, Any]) -> None:
+    """Take in module texts; point the names that held replaced modules, or their contents, at the new ones."""
+    replaced = importer.install(sources)
+    if not replaced:
+        return
+    for name, value in list(engine.namespace.items()):
+        if isinstance(value, types.ModuleType):
+            home, path = value.__name__, ""
+        else:
+            home, path = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", "")
+            if not path:
+                continue
+        if home not in replaced:
+            continue
+        with contextlib.suppress(ImportError):
+            module = importlib.import_module(home)
+            engine.namespace[name] = getattr(module, path, value) if path else module
+            if name in engine.put:
+                engine.in_step(name)
 
 
 def push(engine: Engine, message: Message) -> Message:
@@ -212,8 +291,10 @@ def execute_imports(engine: Engine, message: Message) -> Message:
     receive(engine, message["parcel"])
     before = dict(engine.namespace)
     exec(compile(message["source"], "<pximport>", "exec"), engine.namespace)
-    bound = [n for n, v in engine.namespace.items() if n not in before or before[n] is not v]
-    return {"bound": [n for n in bound if n != "__builtins__"]}
+    for name, value in list(engine.namespace.items()):
+        if name != "__builtins__" and (name not in before or before[name] is not value):
+            engine.in_step(name)
+    return {}
 
 
 def send_back(engine: Engine, names: dict[str, Any], limit: int) -> dict[str, Message]:
@@ -280,7 +361,7 @@ def collect(engine: Engine, message: Message) -> Message:
 
 def who(engine: Engine, message: Message) -> Message:
     """List the user's names: type, shape, size, content hash."""
-    hidden = set(getattr(engine.shell, "user_ns_hidden", ()) or ())
+    hidden = {*(getattr(engine.shell, "user_ns_hidden", ()) or ()), "px_rank", "px_size", "px_rng"}
     rows = {}
     for name, value in sorted(engine.namespace.items()):
         if name.startswith("_") or name in hidden:
@@ -290,8 +371,6 @@ def who(engine: Engine, message: Message) -> Message:
 
 
 def _row(engine: Engine, value: Any) -> Message:
-    import types
-
     if isinstance(value, types.ModuleType):
         return {"type": "module", "shape": (), "dtype": "", "nbytes": 0, "text": value.__name__, "hash": value.__name__}
     try:

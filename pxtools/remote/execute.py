@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pxtools.remote import failures
-from pxtools.remote.engine import Engine, Message, receive, send_back
+from pxtools.remote.engine import Engine, Message, digest, receive, send_back
 
 #: magics that live in an extension which engines have not loaded
 EXTENSIONS = {
@@ -33,8 +33,8 @@ def run(engine: Engine, message: Message) -> Message:
     Returns
     -------
     dict
-        ``conflicts``, ``outputs`` (name there to answer), ``missing``, ``last`` (answer or None), ``shown`` (MIME bundle),
-        ``failure``.
+        ``conflicts``, ``outputs`` (name there to answer), ``missing``, ``last`` (answer or None), ``shown`` (MIME
+        bundle), ``failure``.
     """
     conflicts = receive(engine, message["parcel"])
     _set_rank(engine, message)
@@ -44,6 +44,7 @@ def run(engine: Engine, message: Message) -> Message:
     error, rendered = run_cell(engine.shell, message["code"], hook)
     answer: Message = {"conflicts": conflicts, "outputs": {}, "missing": [], "last": None, "shown": None}
     if error is not None:
+        _explain(engine, error)
         answer["failure"] = failures.describe(error, engine.namespace, rendered)
         return answer
     present = {there: engine.namespace[here] for here, there in message["outputs"] if here in engine.namespace}
@@ -52,11 +53,19 @@ def run(engine: Engine, message: Message) -> Message:
     answer["outputs"] = send_back(engine, present, message["limit"])
     for here, there in message["outputs"]:
         if there in present:  # from now on both sides hold it
-            engine.put[here] = (engine.namespace[here], None)
+            packed = answer["outputs"][there].get("packed")
+            engine.in_step(here, digest(packed) if packed is not None else None)
     if hook.has_value:
         answer["last"] = send_back(engine, {"last": hook.value}, message["limit"])["last"]
         answer["shown"] = hook.shown
     return answer
+
+
+def _explain(engine: Engine, error: BaseException) -> None:
+    """Say why a name is missing, if it stands for a module that is not installed here."""
+    reason = engine.absent.get(str(error.name)) if isinstance(error, NameError) else None
+    if reason is not None:
+        error.add_note(reason)
 
 
 def _set_rank(engine: Engine, message: Message) -> None:

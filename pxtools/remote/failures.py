@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import linecache
-import pickle
 import traceback
 import types
 from typing import Any
+
+from pxtools.remote.pickling import Packed, pack, unpack
 
 Failure = dict[str, Any]
 
@@ -28,7 +29,7 @@ def describe(error: BaseException, namespace: dict[str, Any], rendered: list[str
         "type": type(error).__name__,
         "message": _text(error),
         "notes": list(getattr(error, "__notes__", [])),
-        "pickled": _pickled(error),
+        "pickled": _packed(error, namespace),
         "line": line,
         "source": text,
         "name": getattr(error, "name", None) if isinstance(error, NameError) else None,
@@ -43,13 +44,35 @@ def _text(error: BaseException) -> str:
         return f"<no text: str() of the exception raised {type(failure).__name__}>"
 
 
-def _pickled(error: BaseException) -> bytes | None:
-    """Return the exception pickled, or None if it would not come back the same."""
-    try:
-        data = pickle.dumps(error)
-        return data if type(pickle.loads(data)) is type(error) else None
-    except Exception:
-        return None
+def _packed(error: BaseException, namespace: dict[str, Any]) -> Packed | None:
+    """Return the exception packed, or None if it would not come back the same."""
+    for candidate in (error, _Bare(error, vars(error)), _Bare(error, {})):
+        try:
+            packed = pack(candidate, namespace)
+            if type(unpack(packed, namespace, {}, keeps_classes=True)) is type(error):
+                return packed
+        except Exception:  # its own pickling is at fault: the next way
+            continue
+    return None
+
+
+class _Bare:
+    """Pickles as its exception, to be made again without calling `__init__`."""
+
+    def __init__(self, error: BaseException, attributes: dict[str, Any]) -> None:
+        self.error = error
+        self.attributes = attributes
+
+    def __reduce__(self) -> Any:
+        return make_again, (type(self.error), self.error.args, self.attributes)
+
+
+def make_again(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    """Return an exception whose own pickling does not work: `__init__` is not called."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 def _line_of_cell(trace: types.TracebackType | None, namespace: dict[str, Any]) -> tuple[int | None, str]:

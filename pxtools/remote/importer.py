@@ -6,6 +6,7 @@ user's own reach engines that cannot import them, or that hold an older text of 
 
 from __future__ import annotations
 
+import ast
 import atexit
 import hashlib
 import importlib
@@ -114,9 +115,10 @@ def _folder() -> str:
     for finder in sys.meta_path:
         if type(finder).__name__ == "ShippedFinder":
             if not hasattr(finder, "folder"):
-                finder.folder = tempfile.mkdtemp(prefix="pxtools-")
-                atexit.register(shutil.rmtree, finder.folder, ignore_errors=True)
-            return str(finder.folder)
+                folder = tempfile.mkdtemp(prefix="pxtools-")
+                atexit.register(shutil.rmtree, folder, ignore_errors=True)
+                finder.folder = folder  # type: ignore[attr-defined]
+            return str(vars(finder)["folder"])
     raise RuntimeError("no finder is installed")
 
 
@@ -132,13 +134,37 @@ def install(sources: dict[str, tuple[str | bytes, str, bool]]) -> list[str]:
     if finder is None:
         finder = ShippedFinder()
         sys.meta_path.insert(0, finder)
-    replaced = []
+    changed = []
     for name, (text, filename, is_package) in sources.items():
         new = Source(text, filename, is_package)
         held = finder.sources.get(name)  # type: ignore[attr-defined]
-        if held is not None and (held.text, held.filename) == (text, filename):
-            continue
-        finder.sources[name] = new  # type: ignore[attr-defined]
-        if sys.modules.pop(name, None) is not None:
-            replaced.append(name)
-    return replaced
+        if held is None or (held.text, held.filename) != (text, filename):
+            finder.sources[name] = new  # type: ignore[attr-defined]
+            changed.append(name)
+    return [name for name in _with_users(changed, finder.sources) if sys.modules.pop(name, None) is not None]  # type: ignore[attr-defined]
+
+
+def _with_users(changed: list[str], sources: dict[str, Source]) -> list[str]:
+    """Return the changed modules, the rest of their packages, and the shipped modules that import these."""
+    stale = {name.partition(".")[0] for name in changed}
+    imports = {name: _imported(source.text) for name, source in sources.items()} if changed else {}
+    while True:
+        more = {name.partition(".")[0] for name, used in imports.items() if used & stale} - stale
+        if not more:
+            return [name for name in sources if name.partition(".")[0] in stale]
+        stale |= more
+
+
+def _imported(text: str | bytes) -> set[str]:
+    """Return the top names of what a module imports."""
+    names: set[str] = set()
+    try:
+        tree = ast.parse(text if isinstance(text, str) else "")
+    except SyntaxError:  # a template, or of another Python
+        return names
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names

@@ -14,6 +14,7 @@ What cloudpickle does not do, and a notebook needs:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import pickle
@@ -26,13 +27,27 @@ from typing import Any
 
 import cloudpickle
 
-from pxtools.remote.codes import global_names
+from pxtools.remote.codes import attribute_names, global_names, imported_modules
 
 Namespace = dict[str, Any]
 
 #: keys of the reserved namespaces in the stream; `Unpickler.find_class` gives them their meaning
 _HERE = "notebook_namespace"
 _OF_FILE = "namespace_of_file"
+
+#: objects of `dataclasses` that are compared by identity: type to the name they are imported by
+_SENTINELS = {
+    getattr(dataclasses, kind): name
+    for kind, name in [
+        ("_MISSING_TYPE", "MISSING"),
+        ("_HAS_DEFAULT_FACTORY_CLASS", "_HAS_DEFAULT_FACTORY"),
+        ("_KW_ONLY_TYPE", "KW_ONLY"),
+    ]
+    if hasattr(dataclasses, kind)
+}
+
+#: the code that every `functools.singledispatch` function runs
+_SINGLE_DISPATCH = getattr(functools.singledispatch(len), "__code__")  # noqa: B009
 
 
 @dataclass(frozen=True)
@@ -43,11 +58,16 @@ class Packed:
     buffers: tuple[Any, ...] = ()
     needs: frozenset[str] = frozenset()
     modules: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
 
     @property
     def nbytes(self) -> int:
         """Size in bytes of everything that would travel."""
         return len(self.data) + sum(raw(buffer).nbytes for buffer in self.buffers)
+
+    def __reduce__(self) -> Any:
+        """Travel without `needs` and `modules`, which only the sender uses; long streams as buffers, too."""
+        return Packed, (pickle.PickleBuffer(self.data), self.buffers)
 
 
 def raw(buffer: Any) -> memoryview:
@@ -74,12 +94,22 @@ def pack(value: Any, namespace: Namespace) -> Packed:
     stream = io.BytesIO()
     pickler = Pickler(stream, namespace, buffers.append)
     pickler.dump(value)
-    return Packed(stream.getvalue(), tuple(buffers), frozenset(pickler.needs), frozenset(pickler.modules))
+    found = (frozenset(names) for names in (pickler.needs, pickler.modules, pickler.attributes))
+    return Packed(stream.getvalue(), tuple(buffers), *found)
 
 
-def unpack(packed: Packed, namespace: Namespace, files: dict[str, Namespace]) -> Any:
-    """Rebuild a value; its notebook functions look their globals up in `namespace`."""
-    return Unpickler(io.BytesIO(packed.data), namespace, files, packed.buffers).load()
+def unpack(packed: Packed, namespace: Namespace, files: dict[str, Namespace], *, keeps_classes: bool = False) -> Any:
+    """Rebuild a value; its notebook functions look their globals up in `namespace`.
+
+    Parameters
+    ----------
+    keeps_classes
+        A class that this process knows already stays as it is here: an instance that comes back must not bring
+        back an older state of the notebook's class.
+    """
+    reader = Unpickler(io.BytesIO(packed.data), namespace, files, packed.buffers)
+    reader.keeps_classes = keeps_classes
+    return reader.load()
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -90,13 +120,23 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.namespace = namespace
         self.needs: set[str] = set()
         self.modules: set[str] = set()
+        self.attributes: set[str] = set()
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is types.FunctionType:
-            return self._reduce_function(obj)
+            is_dispatcher = obj.__code__ is _SINGLE_DISPATCH and hasattr(obj, "registry")
+            return _reduce_dispatcher(obj) if is_dispatcher else self._reduce_function(obj)
         if kind is types.CellType:
             return _reduce_cell(obj)
+        if kind in _SENTINELS:
+            return _SENTINELS[kind]
+        if obj is getattr(random, "_inst", None):
+            return getattr, (random, "_inst")
+        if obj is getattr(sys.modules.get("numpy.random.mtrand"), "_rand", self):
+            return getattr, (sys.modules["numpy.random.mtrand"], "_rand")
+        if kind is functools.cached_property:  # Python 3.11 keeps a lock in it
+            return rebuild_cached_property, (obj.func, obj.attrname)
         if kind is types.BuiltinMethodType or kind is types.MethodType:
             home = home_of_generator_method(obj)
             return (getattr, (home, obj.__name__)) if home else super().reducer_override(obj)
@@ -109,27 +149,28 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(obj)
 
     def _reduce_function(self, function: types.FunctionType) -> Any:
-        module = getattr(function, "__module__", None)
         if is_importable(function):
             self.modules.add(function.__module__)
             return NotImplemented
-        home: Any
         contents: Namespace = {}
-        if function.__globals__ is self.namespace:
+        its = function.__globals__
+        own = its.get("__name__")
+        self.attributes |= attribute_names(function.__code__)
+        self.modules |= imported_modules(function.__code__)
+        if its is self.namespace:
             self.needs |= names_used(function)
             home = _Home(_HERE)
-        elif module in sys.modules and sys.modules[module].__dict__ is function.__globals__ and module != "__main__":
-            self.modules.add(module)
-            home = _Home("", module)
+        elif own != "__main__" and own in sys.modules and sys.modules[own].__dict__ is its:
+            self.modules.add(own)
+            home = _Home("", own)
         else:
-            its = function.__globals__
-            home = _Home(_OF_FILE, f"{its.get('__name__')}:{its.get('__file__', id(its))}")
+            home = _Home(_OF_FILE, f"{own}:{its.get('__file__', id(its))}")
             contents = {name: its[name] for name in sorted(names_used(function)) if name in its}
         state = {
             "contents": contents,
             "name": function.__name__,
             "qualname": function.__qualname__,
-            "module": module,
+            "module": function.__module__,
             "doc": function.__doc__,
             "defaults": function.__defaults__,
             "kwdefaults": function.__kwdefaults__,
@@ -148,13 +189,31 @@ class Unpickler(pickle.Unpickler):
         super().__init__(file, buffers=buffers)
         self.namespace = namespace
         self.files = files
+        self.keeps_classes = False
+        self._own_classes: list[Any] = []
 
     def find_class(self, module: str, name: str) -> Any:
+        if self.keeps_classes and module == cloudpickle.cloudpickle.__name__:
+            if name in ("_make_skeleton_class", "_make_skeleton_enum"):
+                return functools.partial(self._find_or_make_class, super().find_class(module, name))
+            if name == "_class_setstate":
+                return functools.partial(self._fill_class, super().find_class(module, name))
         if module == __name__ and name == _HERE:
             return lambda: self.namespace
         if module == __name__ and name == _OF_FILE:
             return self._namespace_of_file
         return super().find_class(module, name)
+
+    def _find_or_make_class(self, make: Callable[..., Any], *args: Any) -> Any:
+        tracked = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID
+        is_ours = any(isinstance(arg, str) and arg in tracked for arg in args)
+        made = make(*args)
+        if is_ours:
+            self._own_classes.append(made)
+        return made
+
+    def _fill_class(self, fill: Callable[..., Any], made: Any, state: Any) -> Any:
+        return made if any(made is own for own in self._own_classes) else fill(made, state)
 
     def _namespace_of_file(self, key: str) -> Namespace:
         return self.files.setdefault(key, {"__name__": key.partition(":")[0], "__builtins__": __builtins__})
@@ -200,8 +259,7 @@ def build_function(
 
 def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     """Give a rebuilt function its names, defaults and attributes."""
-    for name, value in state["contents"].items():
-        function.__globals__.setdefault(name, value)
+    function.__globals__.update(state["contents"])
     function.__name__ = state["name"]
     function.__qualname__ = state["qualname"]
     function.__module__ = state["module"]
@@ -233,6 +291,26 @@ def _reduce_cell(cell: types.CellType) -> Any:
 def rebuild_cache(function: Any, parameters: dict[str, Any]) -> Any:
     """Return the function under an empty `functools.lru_cache` of the same size."""
     return functools.lru_cache(**parameters)(function)
+
+
+def rebuild_cached_property(function: Any, name: str | None) -> Any:
+    """Return the function as a `functools.cached_property` with a lock of its own."""
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def _reduce_dispatcher(function: Any) -> Any:
+    """Send a `functools.singledispatch` function as what was registered: its cache holds weak references."""
+    return rebuild_dispatcher, (function.registry[object], dict(function.registry))
+
+
+def rebuild_dispatcher(default: Any, registry: dict[type, Any]) -> Any:
+    """Return a `functools.singledispatch` function with the same implementations."""
+    made = functools.singledispatch(default)
+    for kind, function in registry.items():
+        made.register(kind, function)
+    return made
 
 
 def is_importable(obj: Any) -> bool:

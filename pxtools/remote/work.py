@@ -79,4 +79,3 @@ def _or_description(pack: Callable[[Any], Any], value: Any) -> Any:
         return value
     except Exception as error:
         return TypeError(f"a {type(value).__name__} cannot travel: {error}")
-

@@ -1,7 +1,8 @@
 """Do the chains agree, and how much are their draws worth: R-hat, effective sample sizes, Monte Carlo errors.
 
-Every function takes draws as (n_chains, n_draws) or (n_chains, n_draws, n_params) and returns a float or an (n_params,) array;
-NaN where a number cannot be had: fewer than four draws, a NaN among them, one chain for R-hat. The results equal ArviZ'.
+Every function takes draws as (n_chains, n_draws) or (n_chains, n_draws, n_params) and returns a float or an (n_params,)
+array; NaN where a number cannot be had: fewer than four draws, a NaN among them, one chain for R-hat. The results equal
+those of ArviZ.
 
 References
 ----------
@@ -46,7 +47,7 @@ def _per_parameter(min_chains: int) -> Callable[[Statistic], Callable[[ArrayLike
                 column = np.ascontiguousarray(columns[:, :, k])
                 if is_enough and not np.isnan(column).any():
                     results[k] = statistic(column)
-            return results if array.ndim == 3 else results[0]  # type: ignore[no-any-return]
+            return results if array.ndim == 3 else results[0]
 
         return over_parameters
 
@@ -55,7 +56,7 @@ def _per_parameter(min_chains: int) -> Callable[[Statistic], Callable[[ArrayLike
 
 @_per_parameter(min_chains=2)
 def rhat(draws: Floats) -> float:
-    """Return the rank-normalised split R-hat: 1 when chains agree in location and in spread, above 1.01 when they do not."""
+    """Return the rank-normalised split R-hat: above 1.01 when chains differ in location or in spread."""
     halves = _split(draws)
     bulk = _plain_rhat(_normal_scores(halves))
     tail = _plain_rhat(_normal_scores(np.abs(halves - np.median(halves))))
@@ -103,7 +104,8 @@ def _normal_scores(draws: Floats) -> Floats:
 
 
 def _mean_ranks(values: Floats) -> Floats:
-    """Return ranks from 1; equal values share their mean rank. (`scipy.stats` does it too, but takes seconds to import.)"""
+    """Return ranks from 1; equal values share their mean rank."""
+    # scipy.stats.rankdata does the same, but importing scipy.stats takes a second
     order = np.argsort(values)
     ordered = values[order]
     firsts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
@@ -160,7 +162,10 @@ def _mean_autocovariances(draws: Floats) -> Floats:
 
 
 def _quantiles(draws: Floats, probabilities: tuple[float, ...]) -> list[float]:
-    """Return quantiles of R's type 7, rounded as SciPy's `mquantiles` rounds: draws repeat, and the last bit decides on which side a repeated one falls."""
+    """Return quantiles of R's type 7, rounded as SciPy's `mquantiles` (and so ArviZ) rounds.
+
+    Draws repeat where steps are rejected, and then the last bit decides on which side of the quantile a point falls.
+    """
     ordered = np.sort(draws, axis=None)
     quantiles = []
     for probability in probabilities:

@@ -53,9 +53,9 @@ def to_arviz(samples: Samples) -> Any:
 
 def to_xarray(samples: Samples) -> xarray.Dataset:
     """Return a Dataset with one variable (chain, draw) per parameter, and `log_density`."""
-    xarray = needed("xarray")
+    library = needed("xarray")
     columns = {name: samples[name] for name in samples.names} | {"log_density": _stats(samples)["lp"]}
-    dataset: xarray.Dataset = xarray.Dataset(
+    dataset: xarray.Dataset = library.Dataset(
         {name: (("chain", "draw"), column) for name, column in columns.items()},
         coords={"chain": np.arange(samples.n_chains), "draw": np.arange(samples.n_draws)},
         attrs={"target": samples.target_name, "sampler": samples.sampler, "seed": str(samples.seed)},
@@ -65,11 +65,11 @@ def to_xarray(samples: Samples) -> xarray.Dataset:
 
 def to_dataframe(samples: Samples) -> pandas.DataFrame:
     """Return one row per draw: `chain`, `draw`, the parameters, `log_density`."""
-    pandas = needed("pandas")
+    library = needed("pandas")
     columns: dict[str, Any] = {
         "chain": np.repeat(np.arange(samples.n_chains), samples.n_draws),
         "draw": np.tile(np.arange(samples.n_draws), samples.n_chains),
     }
     columns |= {name: samples[name].ravel() for name in samples.names}
-    frame: pandas.DataFrame = pandas.DataFrame(columns | {"log_density": _stats(samples)["lp"].ravel()})
+    frame: pandas.DataFrame = library.DataFrame(columns | {"log_density": _stats(samples)["lp"].ravel()})
     return frame

@@ -91,10 +91,12 @@ def _place(samples: Samples, centre: Floats, shown: Sequence[int]) -> str:
 
 def started_in_one_place(run: Run) -> list[str]:
     """All start points are (nearly) one point: R-hat cannot notice what no chain has visited."""
-    if not _is_one_place(run.samples):
+    samples = run.samples
+    if not _is_one_place(samples):
         return []
+    where = _place(samples, samples.initial.mean(axis=0), range(min(MAX_NAMED, samples.n_params)))
     return [
-        f"all {run.samples.n_chains} chains started in one place, ({_place(run.samples, run.samples.initial.mean(axis=0), _first(run))}). "
+        f"all {samples.n_chains} chains started in one place, ({where}). "
         f"R-hat compares the chains with each other: a mode that none of them reached goes unnoticed.\n"
         f"Start from points spread wider than the answer: --initial X of shape (chains, parameters), or --bounds."
     ]
@@ -141,7 +143,7 @@ def few_effective_draws(run: Run) -> list[str]:
     wanted = int(np.ceil(run.samples.n_draws * ESS_GOOD / least[bad].min() * 1.2))
     advice = f"--draws {float(f'{wanted:.1g}'):.0f}, or another --step"
     return [
-        f"few effective draws ({named}; {ESS_GOOD} is advised): the errors above are themselves uncertain. Try {advice}."
+        f"few effective draws ({named}; {ESS_GOOD} is advised), so the errors above are uncertain too. Try {advice}."
     ]
 
 
@@ -182,7 +184,7 @@ def looks_like_a_density(run: Run) -> list[str]:
     if samples.is_density or samples.values.min() < 0:
         return []
     return [
-        f"`{samples.target_name}` is never negative, yet was taken for a log-density. If it is a density, add --density."
+        f"`{samples.target_name}` is never negative, but taken for a log-density. If it is a density, add --density."
     ]
 
 
@@ -191,10 +193,6 @@ def has_one_chain(run: Run) -> list[str]:
     if run.samples.n_chains > 1:
         return []
     return ["one chain cannot be compared with others, so there is no R-hat. Use --chains 4 or more."]
-
-
-def _first(run: Run) -> range:
-    return range(min(MAX_NAMED, run.samples.n_params))
 
 
 def _and_more(count: int) -> str:

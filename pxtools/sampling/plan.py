@@ -218,7 +218,7 @@ def _full_box(
         return np.full(size, -np.inf), np.full(size, np.inf)
     if box[0].ndim == 1 and len(box[0]) != size:
         raise PxUsageError(
-            f"--bounds has {len(box[0])} pair(s), `{target.name}` has {size} parameter(s) ({', '.join(target.names)}).\n"
+            f"--bounds has {len(box[0])} pair(s), `{target.name}` {size} parameter(s) ({', '.join(target.names)}).\n"
             f"Give one (low, high) for all, or one for each."
         )
     return np.broadcast_to(box[0], (size,)).copy(), np.broadcast_to(box[1], (size,)).copy()
@@ -233,7 +233,7 @@ def _check_inside(
     if outside.size:
         row = int(outside[0])
         raise PxUsageError(
-            f"Row {row} of --initial, {points[row].tolist()}, is outside --bounds ({outside.size} of {len(points)} rows are).\n"
+            f"Row {row} of --initial, {points[row].tolist()}, is outside --bounds; so are {outside.size - 1} others.\n"
             f"Move it inside, or widen --bounds."
         )
 

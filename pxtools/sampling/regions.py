@@ -19,8 +19,8 @@ OUTSIDE = 0.02
 def regions(draws: Floats) -> tuple[list[tuple[list[int], Floats]], list[int]]:
     """Group chains by the region in which they stay.
 
-    Compact chains come first and found the regions. A chain that is apart from all founds another one, and a chain that is not
-    apart from several belongs to none: it moves between them.
+    Compact chains come first and found the regions. A chain that is apart from all of them founds another one, and a
+    chain that is not apart from several belongs to none: it moves between them.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def _is_apart(means: Floats, spreads: Floats, chain: int, group: list[int]) -> b
 def lies_in_one_mode(starts: Floats, points: Floats) -> bool:
     """Tell whether all start points lie in one mode of the draws, as far as their marginals show.
 
-    They do not when one lies outside the draws in some coordinate, or when in some coordinate a valley of the draws' histogram
-    lies between two of them.
+    They do not when one lies outside the draws in some coordinate, or when in some coordinate a valley of the draws'
+    histogram lies between two of them.
 
     Parameters
     ----------

@@ -1,14 +1,14 @@
 """The boundary between the library and whoever schedules its groups.
 
 A scheduler does three things: `start_groups(plan)`, then `advance(target, state, n_steps)` for each group until
-`state.n_done == plan.n_steps`, on whatever machine and in whatever pieces, then `assemble(plan, chunks)`. `sample_here` is the
-one that needs no engines.
+`state.n_done == plan.n_steps`, on whatever machine and in whatever pieces, then `assemble(plan, chunks)`. `sample_here`
+is the one that needs no engines.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 #: how long a chunk of `sample_here` should take
 CHUNK_S = 0.2
+#: steps of the first chunk, when nothing is known about the target's speed
+FIRST_CHUNK = 100
 
 
 def start_groups(plan: SamplePlan) -> list[Any]:
     """Return the state of every group before its first step, in group order.
 
-    Deterministic for a plan. The target is not called: the first chunk evaluates the start points, where the target lives.
+    Deterministic for a plan. The target is not called: the first chunk evaluates the start points, where it lives.
     """
     return [module_of(plan.sampler).start(plan, group) for group in range(plan.n_groups)]
 
@@ -49,8 +51,8 @@ def assemble(
     plan : SamplePlan
         The plan that was carried out.
     chunks : sequence by group of sequence of Chunk
-        Each group's chunks in the order in which they were walked. Groups that got less far than others (an interrupt) cut
-        the result to the draws that every chain has, and a note says so.
+        Each group's chunks in the order in which they were walked. Groups that got less far than others (an interrupt)
+        cut the result to the draws that every chain has, and a note says so.
     seconds : float
         Wall time of the run.
     target_tier : str
@@ -70,7 +72,8 @@ def assemble(
     n_draws = min((array.shape[1] for array in draws), default=0)
     if len(draws) != plan.n_groups or n_draws == 0:
         raise PxUsageError(
-            "No chain has got through its warm-up, so there are no draws.\nLet it run longer, or take a smaller --warmup."
+            "Not every chain has got through its warm-up, so there are no draws.\n"
+            "Let it run longer, or take a smaller --warmup."
         )
     stats = [group[-1].state.stats for group in chunks]
     return Samples(
@@ -107,13 +110,17 @@ def _run_notes(plan: SamplePlan, stats: Sequence[GroupStats], n_draws: int) -> l
     uncompiled = sum(not group.is_compiled for group in stats)
     if uncompiled:
         notes.append(
-            f"The loop ran uncompiled for {uncompiled} of {len(stats)} chain(s), with the same draws but slower: install pxtools there."
+            f"The loop ran uncompiled for {uncompiled} of {len(stats)} group(s) of chains: the same draws, but slower. "
+            f"To compile it, install pxtools there."
         )
     return notes
 
 
 def sample_here(
-    target: Target, plan: SamplePlan, progress: Callable[[int, int], None] | None = None, chunk_s: float = CHUNK_S
+    target: Target,
+    plan: SamplePlan,
+    progress: Callable[[int, int], None] | None = None,
+    chunk_s: float = CHUNK_S,
 ) -> Samples:
     """Carry the plan out in this process, one group after another.
 
@@ -136,34 +143,27 @@ def sample_here(
         Ctrl-C; the draws so far are lost here, schedulers keep theirs.
     """
     began = time.perf_counter()
-    chunks = []
-    total = plan.n_groups * plan.n_steps
+    chunks: list[list[Chunk]] = []
     for number, state in enumerate(start_groups(plan)):
-        chunks.append(_walk_group(target, state, plan.n_steps, chunk_s, progress, number * plan.n_steps, total))
+        chunks.append([])
+        for chunk in walk_group(target, state, plan.n_steps, chunk_s):
+            chunks[-1].append(chunk)
+            if progress is not None:
+                progress(number * plan.n_steps + chunk.state.n_done, plan.n_groups * plan.n_steps)
     return assemble(plan, chunks, seconds=time.perf_counter() - began, target_tier=target.tier)
 
 
-def _walk_group(
-    target: Target,
-    state: Any,
-    n_steps: int,
-    chunk_s: float,
-    progress: Callable[[int, int], None] | None,
-    done_before: int,
-    total: int,
-) -> list[Chunk]:
-    chunks: list[Chunk] = []
-    size = 100
+def walk_group(target: Target, state: Any, n_steps: int, chunk_s: float = CHUNK_S) -> Iterator[Chunk]:
+    """Yield a group's chunks, each of about `chunk_s` seconds, until it has done `n_steps`."""
+    size = FIRST_CHUNK
     while state.n_done < n_steps:
         began = time.perf_counter()
-        chunks.append(advance(target, state, min(size, n_steps - state.n_done)))
-        state = chunks[-1].state
+        chunk = advance(target, state, min(size, n_steps - state.n_done))
         size = next_chunk_size(size, time.perf_counter() - began, chunk_s)
-        if progress is not None:
-            progress(done_before + state.n_done, total)
-    return chunks
+        state = chunk.state
+        yield chunk
 
 
 def next_chunk_size(size: int, took_s: float, chunk_s: float = CHUNK_S) -> int:
-    """Return the number of steps that should take `chunk_s` when `size` steps took `took_s`; at most 50 times more."""
+    """Return how many steps should take `chunk_s` when `size` steps took `took_s`; at most 50 times `size`."""
     return max(1, int(size * min(50.0, chunk_s / max(took_s, 1e-9))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
@@ -92,7 +92,7 @@ def advance(target: Target, state: RwmState, n_steps: int) -> Chunk:
 
 def _generator(bits: dict[str, Any]) -> Generator:
     bit_generator = PCG64(0)
-    bit_generator.state = bits
+    bit_generator.state = cast(Any, bits)
     return Generator(bit_generator)
 
 
@@ -103,7 +103,8 @@ def _begin(target: Target, state: RwmState, generator: Generator) -> RwmState:
     while not target.is_inside(value) and state.redraw is not None:
         if tries == START_TRIES:
             raise TargetError(
-                f"Chain {state.group} cannot start: `{target.name}` has no support at {tries:,} random points {state.redraw}.\n"
+                f"Chain {state.group} cannot start: `{target.name}` has no support at {tries:,} random points"
+                f" {state.redraw}.\n"
                 f"Give start points inside its support: --initial X, or --bounds around it."
             )
         position, tries = state.redraw.draw(generator), tries + 1

@@ -4,12 +4,12 @@ A sampler module has two functions. `start` makes the state of one scheduling gr
 
     start(plan, group) -> state
 
-and `advance` takes it `n_steps` further, which returns the draws on the way and the new state, and leaves the old one alone:
+and `advance` takes it `n_steps` further; it returns the draws on the way and the new state, and leaves the old one:
 
     advance(target, state, n_steps) -> Chunk
 
-A state has the attributes `sampler`, `group`, `n_done` (steps taken so far, of `plan.n_steps`) and `stats` (a `GroupStats`).
-How a run is cut into chunks never changes the draws.
+A state has the attributes `sampler`, `group`, `n_done` (steps taken so far, of `plan.n_steps`) and `stats` (a
+`GroupStats`). How a run is cut into chunks never changes the draws.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def module_of(sampler: str) -> ModuleType:
 def advance(target: Target, state: Any, n_steps: int) -> Chunk:
     """Take a group `n_steps` further, by its sampler.
 
-    Deterministic: the same target, state and number of steps give the same chunk, here or on any engine of this platform.
-    The old state stays valid, so that a chunk lost with its engine can be run again.
+    Deterministic: the same target, state and number of steps give the same chunk on every engine of this platform. The
+    old state stays valid, so that a chunk lost with its engine can be run again.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from pxtools.errors import PxUsageError, nearest
 
@@ -148,7 +148,7 @@ class Samples:
         return summarise(self)
 
     def summary(self) -> Summary:
-        """Return mean, sd, quantiles, MCSE, effective sample sizes and R-hat per parameter, and what is wrong with the run."""
+        """Return mean, sd, quantiles, MCSE, effective sample sizes, R-hat, and what is wrong with the run."""
         return self._summary
 
     def __repr__(self) -> str:
@@ -196,10 +196,9 @@ class Samples:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write everything to one `.npz` file, whole or not at all; returns the path. No pickle inside."""
-        arrays, plain = {}, {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            (arrays if isinstance(value, np.ndarray) else plain)[field.name] = value
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
+        plain = {name: value for name, value in content.items() if name not in arrays}
         text = json.dumps({"version": FILE_VERSION, **plain})
         return _write_npz(Path(path), {"samples": np.array(text), **arrays})
 
@@ -231,12 +230,12 @@ class Samples:
 load = Samples.load
 
 
-def _write_npz(path: Path, arrays: dict[str, ArrayLike]) -> Path:
+def _write_npz(path: Path, arrays: dict[str, Any]) -> Path:
     """Write beside the target and rename, so that a crash leaves the old file or the new one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
-            np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})
+            np.savez(file, **arrays)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -73,7 +73,8 @@ def read_bounds(target: Target, bounds: Bounds | None) -> tuple[NDArray[np.float
         pairs = np.empty(0)
     if pairs.ndim not in (1, 2) or pairs.shape[-1] != 2 or pairs.size == 0:
         raise PxUsageError(
-            f"--bounds has the shape {pairs.shape}, not one (low, high) for all parameters or one for each.\nType --bounds [(0, 1), (0, 1)]."
+            f"--bounds has the shape {pairs.shape}, not one (low, high) for all parameters or one for each.\n"
+            f"Type --bounds [(0, 1), (0, 1)]."
         )
     if not (pairs[..., 0] < pairs[..., 1]).all():
         raise PxUsageError(

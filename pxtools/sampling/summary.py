@@ -67,8 +67,8 @@ class Summary:
         """Return the columns as a pandas DataFrame with one row per parameter."""
         from pxtools.sampling.export import needed
 
-        pandas = needed("pandas")
-        frame: pandas.DataFrame = pandas.DataFrame(
+        library = needed("pandas")
+        frame: pandas.DataFrame = library.DataFrame(
             {name: getattr(self, name) for name in (*COLUMNS, "mcse_sd")}, index=self.names
         )
         return frame
@@ -144,7 +144,7 @@ def summarise(samples: Samples) -> Summary:
 
 
 def _headline(samples: Samples) -> str:
-    thinned = f", every {samples.thin}th step" if samples.thin > 1 else ""
+    thinned = f" (one in {samples.thin} steps)" if samples.thin > 1 else ""
     low, high = samples.acceptance_rate.min(), samples.acceptance_rate.max()
     spread = f" ({low:.2f} to {high:.2f} by chain)" if samples.n_chains > 1 else ""
     time = "" if math.isnan(samples.seconds) else f" in {_duration(samples.seconds)}"

@@ -73,8 +73,9 @@ class Target:
         if not self.names:
             return replace(self, names=tuple(f"{self.argument}[{i}]" for i in range(n_params)))
         if len(self.names) != n_params:
+            named = ", ".join(self.names)
             raise PxUsageError(
-                f"`{self.name}` has {len(self.names)} parameter(s) ({', '.join(self.names)}), the start points have {n_params}.\n"
+                f"`{self.name}` has {len(self.names)} parameter(s) ({named}), a start point {n_params}.\n"
                 f"Give --initial points of {len(self.names)} coordinate(s), in that order."
             )
         return self
@@ -184,7 +185,8 @@ def resolve_target(
         given = _scalar_names(name, given, required, optional)
     elif scalar is None and not vectorized and not required:
         raise PxUsageError(
-            f"`{name}` has no required parameter, so which ones to sample is open.\nType --scalar --names {','.join(optional) or 'x,y'}"
+            f"`{name}` has no required parameter, so which ones to sample is open.\n"
+            f"Type --scalar --names {','.join(optional) or 'x,y'}"
             f" to call it with floats."
         )
     argument = required[0] if required else "x"

@@ -74,6 +74,7 @@ class Session:
 
     @property
     def is_connected(self) -> bool:
+        """Whether there are engines in use."""
         return self._wire is not None
 
     @property
@@ -87,6 +88,7 @@ class Session:
 
     @property
     def connection(self) -> Connection:
+        """The client on the cluster, and whether the cluster is ours to stop."""
         return self.wire.connection
 
     @property
@@ -124,9 +126,13 @@ class Session:
             connection.close()
             raise PxClusterError(f"{origin} has no engines.\nStart some: `ipcluster engines -n 4`.")
         self._wire = Wire(connection)
+        self._wire.on_loss = lambda line: self.notify(line)
         self._welcome(self._wire)
-        words = f"{len(self._wire.ids)} engines ready"
+        n = len(self._wire.ids)
+        words = "1 engine ready" if n == 1 else f"{n} engines ready"
         self.notify(f"{words} ({connection.origin})" if connection.origin else words)
+        for other in self._wire.other_clients():
+            self.notify(f"{other} uses these engines, too: names and random streams will get in each other's way.")
         if not all(said["compiled"] for said in self._wire.engines.values()):
             self.notify("compiled kernels are missing on some engines: their NumPy twins serve, slower.")
 
@@ -136,7 +142,7 @@ class Session:
         self.ledger = Ledger()
         self._released.clear()
         if wire is not None:
-            wire.connection.close()
+            wire.close()
 
     def resize(self, n: int) -> list[int]:
         """Make the cluster have `n` engines; new ones get the imports and names that the others hold."""
@@ -174,6 +180,7 @@ class Session:
         if not new or not known:
             return
         names = set().union(*(self.ledger.from_notebook.get(i, set()) for i in known))
+        names = {n for n in names if not isinstance(self.namespace.get(n), PerEngine)}  # theirs alone
         gathering = self.gatherer().gather(names)
         parcels = self.parcels(gathering, new)
         for parcel in parcels.values():
@@ -199,6 +206,7 @@ class Session:
         return parse_targets(spec, self.wire.ids, self.namespace)
 
     def gatherer(self, local: Mapping[str, Any] | None = None) -> Gatherer:
+        """Return what finds the values that a piece of work needs; `local` names go first."""
         return Gatherer(self.namespace, self.settings, local)
 
     def parcels(self, gathering: Gathering, engines: list[int]) -> dict[int, Parcel]:
@@ -206,7 +214,11 @@ class Session:
         here = platform.node()
         wire = self._wire
         assert wire is not None
-        check_limit(gathering, self.settings.push_limit * len({said["host"] for said in wire.engines.values()}))
+        n_hosts = len({said["host"] for said in wire.engines.values()})
+        check_limit(gathering, self.settings.push_limit * n_hosts, self.ledger, engines)
+        for name, item in gathering.items.items():
+            if not all(self.ledger.is_in_step(engine, item) for engine in engines):
+                self.overrides.pop(name, None)
         path, cwd = same_host_path(), os.getcwd()
         common: dict[int, Parcel] = {}
         for engine in engines:
@@ -217,6 +229,34 @@ class Session:
                 "forget": tuple(self._released.pop(engine, ())),
             }
         return self.ledger.parcels(gathering, engines, self.namespace, common)
+
+    def deliver(
+        self, function: str, gathering: Gathering, engines: list[int], build: Callable[[Parcel], dict[str, Any]]
+    ) -> dict[int, Reply]:
+        """Send a parcel and what `build` puts around it; once more where names were gone that should be there."""
+        replies: dict[int, Reply] = {}
+        waiting = engines
+        while waiting:
+            replies |= self.wire.call(function, self.messages(gathering, waiting, build))
+            waiting = self.lacking(replies) if waiting is engines else []
+        return {i: replies[i] for i in engines}
+
+    def messages(
+        self, gathering: Gathering, engines: list[int], build: Callable[[Parcel], dict[str, Any]]
+    ) -> dict[int, dict[str, Any]]:
+        """Return a message per engine; engines that get equal parcels share one message object."""
+        parcels = self.parcels(gathering, engines)
+        made = {id(parcel): build(parcel) for parcel in parcels.values()}
+        return {i: made[id(parcels[i])] for i in engines}
+
+    def lacking(self, replies: Mapping[int, Reply]) -> list[int]:
+        """Return engines that lack names which they should hold, and forget these in the ledger."""
+        found = {
+            i: reply.answer["lacking"] for i, reply in replies.items() if reply.answer and "lacking" in reply.answer
+        }
+        for engine, names in found.items():
+            self.ledger.forget(engine, names)
+        return list(found)
 
     def tell(self, gathering: Gathering, conflicts: Mapping[int, list[str]]) -> None:
         """Show the one-line notices of a transfer."""
@@ -245,7 +285,7 @@ class Session:
     def unpack(self, packed: Packed, engine: int) -> Any:
         """Read a value; one that cannot be read here is described, never waited for."""
         try:
-            return unpack(packed, self.namespace, self.files)
+            return unpack(packed, self.namespace, self.files, keeps_classes=True)
         except Exception as error:
             return Described(engine, "value", f"{packed.nbytes} bytes", f"cannot be read here: {error}")
 
@@ -275,7 +315,7 @@ class Session:
         if failures:
             for engine in failures:
                 self.ledger.forget(engine)
-            raise to_exception(failures, len(replies), problems)
+            raise to_exception(failures, len(replies), problems, namespace=self.namespace)
 
     def per_engine(self, name: str, answers: Mapping[int, Mapping[str, Any]]) -> PerEngine:
         """Return the answers of engines as one `PerEngine`."""
@@ -299,18 +339,33 @@ def parse_targets(spec: str | int | Iterable[int] | None, ids: list[int], namesp
     chosen: list[int] = []
     for part in spec.split(","):
         text = part.strip()
-        if text.lstrip("-").isdigit():
-            chosen.append(_existing(int(text), ids))
-        elif text and set(text) <= set("0123456789:-") and text.count(":") <= 2:
-            chosen += ids[slice(*(int(piece) if piece else None for piece in text.split(":")))]
-        elif hasattr(namespace.get(text), "targets"):
-            its = namespace[text].targets
-            chosen += ids if its in (None, "all") else [its] if isinstance(its, int) else list(its)
-        else:
-            raise PxUsageError(f"`-t {spec}` names no engines. Write `-t 0`, `-t 0,2`, `-t ::2` or the name of a view.")
+        try:
+            chosen += _of_view(namespace[text], ids) if text in namespace else _numbered(text, ids)
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, PxUsageError):
+                raise
+            raise PxUsageError(
+                f"`-t {spec}` names no engines. Write `-t 0`, `-t 0,2`, `-t ::2` or the name of a view."
+            ) from None
     if not chosen:
         raise PxUsageError(f"`-t {spec}` leaves no engine; there are engines {', '.join(map(str, ids))}.")
     return list(dict.fromkeys(chosen))
+
+
+def _numbered(text: str, ids: list[int]) -> list[int]:
+    first, *more = (int(piece) if piece else None for piece in text.split(":"))
+    if more:
+        return ids[slice(first, *more)] if len(more) < 3 else []
+    if first is None:
+        raise ValueError(text)
+    return [_existing(first, ids)]
+
+
+def _of_view(view: Any, ids: list[int]) -> list[int]:
+    its = view.targets
+    if its in (None, "all"):
+        return list(ids)
+    return [_existing(i, ids) for i in ([its] if isinstance(its, int) else its)]
 
 
 def _existing(engine: int, ids: list[int]) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pxtools.engines.wire import name_engines
 from pxtools.errors import PxError, PxNameError, PxRemoteError, ShortTraceback
+from pxtools.remote.pickling import Namespace, unpack
 
 Failure = dict[str, Any]
 
@@ -16,7 +17,12 @@ _NEVER = (SystemExit, StopIteration, StopAsyncIteration, KeyboardInterrupt, Gene
 
 
 def to_exception(
-    failures: Mapping[int, Failure], n_engines: int, problems: Mapping[str, str] | None = None
+    failures: Mapping[int, Failure],
+    n_engines: int,
+    problems: Mapping[str, str] | None = None,
+    *,
+    namespace: Namespace | None = None,
+    hints: Sequence[str] = (),
 ) -> BaseException:
     """Return the exception to raise for what engines reported.
 
@@ -30,11 +36,15 @@ def to_exception(
         How many engines took part.
     problems
         Names that could not be sent, with the reason: explains a NameError.
+    namespace
+        The notebook: an exception class of its own is found again.
+    hints
+        More lines for the user.
     """
-    lines = _short(failures, n_engines, problems or {})
+    lines = [*_short(failures, n_engines, problems or {}), *hints]
     full = _full(failures)
-    error = _original(failures)
-    if error is None or (isinstance(error, NameError) and len(lines) > 2):
+    error = _original(failures, {} if namespace is None else namespace)
+    if error is None or (isinstance(error, NameError) and (problems or {}).get(str(error.name))):
         kind: type[PxError] = PxNameError if isinstance(error, NameError) else PxRemoteError
         error = kind("\n".join(lines))
     _attach(error, lines, full, failures)
@@ -48,25 +58,31 @@ def _attach(error: BaseException, lines: list[str], full: str, failures: Mapping
         error.full_traceback = full
         error._short_lines = lambda: lines  # type: ignore[method-assign]
         return
+    show_short(error, lines, full)
+
+
+def show_short(error: BaseException, lines: list[str], full: str = "") -> None:
+    """Let IPython show `lines` for an exception of any class, and `full` (its traceback if empty) on `%tb`."""
     shown = []
 
     def render() -> list[str]:
         shown.append(True)
-        return lines if len(shown) == 1 else full.splitlines()
+        return lines if len(shown) == 1 else (full or "".join(traceback.format_exception(error))).splitlines()
 
     error._render_traceback_ = render  # type: ignore[attr-defined]
     for note in lines[1:]:
-        error.add_note(note)
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
 
 
-def _original(failures: Mapping[int, Failure]) -> BaseException | None:
+def _original(failures: Mapping[int, Failure], namespace: Namespace) -> BaseException | None:
     """Return the exception itself if all engines raised one type that can be made here."""
     kinds = {failure["type"] for failure in failures.values()}
     data = next(iter(failures.values())).get("pickled")
     if len(kinds) != 1 or data is None:
         return None
     try:
-        error = pickle.loads(data)
+        error = unpack(data, namespace, {}, keeps_classes=True)
     except Exception:
         return None
     return error if isinstance(error, Exception) and not isinstance(error, _NEVER) else None
@@ -84,8 +100,7 @@ def _short(failures: Mapping[int, Failure], n_engines: int, problems: Mapping[st
     if len(groups) > 3:
         lines.append(f"… and {len(groups) - 3} different failures more")
     failure = next(iter(failures.values()))
-    for note in failure.get("notes", [])[:2]:
-        lines.append(note)
+    lines += failure.get("notes", [])[:2]
     if failure.get("line"):
         lines.append(f"in line {failure['line']} of the cell: {failure['source']}")
     reason = problems.get(failure.get("name") or "")

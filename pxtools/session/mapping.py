@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pxtools.engines import Reply
 from pxtools.errors import PxUsageError
 from pxtools.remote.pickling import unpack
-from pxtools.session.core import Session
+from pxtools.session.core import ENGINE, Session
 from pxtools.session.failures import to_exception
+from pxtools.session.outgoing import Gathering
 from pxtools.session.pool import Pool
 
 #: seconds of work that a batch should hold: long against a message, short against a human
 BATCH_S = 0.1
+#: the least part of a full batch that is worth a message
+_SMALLEST = 0.1
+#: how much larger than the last a batch may be: the first items may not be like the others
+_GROWTH = 64
 #: batches under way per engine: one at work, one waiting
 _AHEAD = 2
 
@@ -31,6 +37,7 @@ def map_on(
     timeout_s: float | None = None,
     targets: Any = None,
     local: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = ("items",),
 ) -> list[Any]:
     """Return ``[function(*items) for items in zip(*iterables)]``, computed on the engines.
 
@@ -50,6 +57,8 @@ def map_on(
         Put an exception in the result instead of raising it.
     timeout_s
         For the whole map.
+    labels
+        What the user calls the iterables: an error names the call that failed.
 
     Raises
     ------
@@ -61,7 +70,6 @@ def map_on(
     if not callable(function):
         raise PxUsageError(f"{function!r} cannot be called; give a function and its items: `%pxmap f items`.")
     task, gathering = session.gatherer(local).pack_value(function)
-    gathering.more_modules |= task.modules
     engines = session.targets(targets)
     batches = _Batches(zip(*iterables, strict=False), chunksize, len(engines), _length(iterables))
     settings = {"seed": seed, "return_exceptions": return_exceptions}
@@ -71,7 +79,7 @@ def map_on(
         with Pool(session, task, gathering, engines, timeout_s) as pool:
             _fill(session, pool, batches, settings)
             for first, reply in pool.completed():
-                results[first] = _results(session, function, reply)
+                results[first] = _results(session, reply, gathering, _Call(function, labels, len(iterables)))
                 batches.measured(len(results[first]), (reply.answer or {})["seconds"])
                 _fill(session, pool, batches, settings)
                 if display is not None:
@@ -89,33 +97,41 @@ def _fill(session: Session, pool: Pool, batches: _Batches, settings: dict[str, A
         if not batch:
             return
         packed, used = session.gatherer().pack_value([item for _, item in batch])
-        if used.items or used.modules:  # functions among the items bring what they use
-            from pxtools.session.state import push
-
-            push(session, list(used.items), targets=pool.targets)
+        if used.items or used.modules:  # functions and instances among the items bring what they use
+            session.good(session.deliver(ENGINE + "push", used, pool.targets, lambda parcel: {"parcel": parcel}))
         pool.submit(batch[0][0], "map_items", {"items": packed, "first": batch[0][0], **settings})
 
 
-def _results(session: Session, function: Callable[..., Any], reply: Reply) -> list[Any]:
-    if reply.failure is not None:
-        raise to_exception({reply.engine_id: reply.failure}, 1)
+@dataclass(frozen=True)
+class _Call:
+    """How the user would write the call for one item."""
+
+    function: Any
+    labels: Sequence[str]
+    n_arguments: int
+
+    def text(self, number: int) -> str:
+        labels = self.labels if len(self.labels) == self.n_arguments else [f"items{k}" for k in range(self.n_arguments)]
+        return f"{_name(self.function)}({', '.join(f'{label}[{number}]' for label in labels)})"
+
+
+def _results(session: Session, reply: Reply, gathering: Gathering, call: _Call) -> list[Any]:
     answer = reply.answer or {}
-    if "failure" in answer:
-        error = to_exception({reply.engine_id: answer["failure"]}, 1)
-        hint = f"try it here: {_name(function)}(*items[{answer['failed']}])  (item {answer['failed']})"
-        error.add_note(hint)
-        lines = getattr(error, "shown_lines", None)
-        if lines is not None:
-            lines.append(hint)
-        raise error
-    values: list[Any] = unpack(answer["results"], session.namespace, session.files)
+    failure = reply.failure or answer.get("failure")
+    if failure is not None:
+        hints = [f"Try it here: `{call.text(answer['failed'])}`."] if "failed" in answer else []
+        failures = {reply.engine_id: failure}
+        raise to_exception(failures, 1, gathering.problems, namespace=session.namespace, hints=hints)
+    values: list[Any] = unpack(answer["results"], session.namespace, session.files, keeps_classes=True)
     return values
 
 
 class _Batches:
     """Cuts items into batches of about `BATCH_S`, once it is known how long an item takes."""
 
-    def __init__(self, items: Iterator[tuple[Any, ...]], chunksize: int | str, n_engines: int, length: int | None) -> None:
+    def __init__(
+        self, items: Iterator[tuple[Any, ...]], chunksize: int | str, n_engines: int, length: int | None
+    ) -> None:
         self._items = enumerate(items)
         self._size = chunksize if isinstance(chunksize, int) else 1
         self._is_fixed = isinstance(chunksize, int)
@@ -129,7 +145,8 @@ class _Batches:
         """Return the next (number, arguments) pairs; an empty list at the end."""
         size = self._size
         if self._length is not None and not self._is_fixed:  # at the end smaller ones, so that engines end together
-            size = min(size, max(1, (self._length - self._sent) // (2 * self._n_engines)))
+            share = (self._length - self._sent) // (2 * self._n_engines)
+            size = min(size, max(share, int(size * _SMALLEST), 1))
         batch = list(itertools.islice(self._items, size))
         self._sent += len(batch)
         return batch
@@ -139,7 +156,7 @@ class _Batches:
         self.done += n_items
         if not self._is_fixed and n_items:
             fitting = BATCH_S / max(seconds / n_items, 1e-7)
-            self._size = max(1, int(min(fitting, self._size * 32)))
+            self._size = max(1, int(min(fitting, self._size * _GROWTH)))
 
     def fraction(self) -> float | None:
         return None if not self._length else self.done / self._length

@@ -27,7 +27,12 @@ def _library_folders() -> tuple[Path, ...]:
 def is_users_own(module: types.ModuleType | None) -> bool:
     """Return whether a module, Python or compiled, lies outside of the library and of installed packages."""
     file = getattr(module, "__file__", None)
-    if module is None or not file or not file.endswith((".py", *_COMPILED)) or module.__name__ in ("__main__", "__mp_main__"):
+    if (
+        module is None
+        or not file
+        or not file.endswith((".py", *_COMPILED))
+        or module.__name__ in ("__main__", "__mp_main__")
+    ):
         return False
     if module.__name__.partition(".")[0] in ("pxtools", "ipykernel_launcher"):
         return False

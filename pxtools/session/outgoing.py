@@ -12,7 +12,7 @@ import os
 import sys
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import xxhash
@@ -28,7 +28,7 @@ Parcel = dict[str, Any]
 
 #: names that IPython makes, and the cell's own
 _HOUSEKEEPING = frozenset(
-    "In Out exit quit get_ipython open _ __ ___ _i _ii _iii _ih _oh _dh px_rank px_size px_rng".split()
+    "In Out exit quit get_ipython _ __ ___ _i _ii _iii _ih _oh _dh px_rank px_size px_rng".split()
 )
 #: modules whose objects stay here: connections, locks, pictures, widgets
 _STAYING = frozenset(
@@ -46,6 +46,8 @@ class Item:
         Equal stamps mean equal content: a content hash, the id of a `PerEngine`, or the place it is imported from.
     why
         In words, for `--explain`.
+    submodules
+        Of an imported package, those that were imported here and that the work may use.
     """
 
     name: str
@@ -55,10 +57,12 @@ class Item:
     imported: tuple[str, str] | None = None
     per_engine: PerEngine | None = None
     modules: frozenset[str] = frozenset()
+    submodules: tuple[str, ...] = ()
     is_explicit: bool = False
 
     @property
     def nbytes(self) -> int:
+        """Bytes that would travel, per engine."""
         return self.packed.nbytes if self.packed else 0
 
 
@@ -76,12 +80,15 @@ class Gathering:
         Lines for the user.
     more_modules
         Modules that no item holds, but the work imports.
+    attributes
+        Attributes that the work may look up: they tell which submodules of a package it uses.
     """
 
     items: dict[str, Item] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     more_modules: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
 
     @property
     def modules(self) -> set[str]:
@@ -105,7 +112,14 @@ class Gatherer:
         self.local = local or {}
         self.settings = settings
 
-    def gather(self, automatic: Iterable[str], explicit: Mapping[str, str] | None = None) -> Gathering:
+    def gather(
+        self,
+        automatic: Iterable[str],
+        explicit: Mapping[str, str] | None = None,
+        *,
+        needs: Iterable[str] = (),
+        attributes: Iterable[str] = (),
+    ) -> Gathering:
         """Return items for the names and for everything they use.
 
         Parameters
@@ -114,6 +128,10 @@ class Gatherer:
             Names that a cell reads: those the notebook does not hold are passed over.
         explicit
             Name there to name here, as given by ``-i``.
+        needs
+            Names that a function looks up: never among the locals of the caller.
+        attributes
+            See `Gathering`.
 
         Raises
         ------
@@ -122,22 +140,23 @@ class Gatherer:
         PxPickleError
             An explicit value cannot travel.
         """
-        gathering = Gathering()
+        gathering = Gathering(attributes=set(attributes))
         waiting: list[tuple[str, Any, str, bool]] = []
         for there, here in (explicit or {}).items():
             waiting.append((there, self._explicit(here), "asked for with -i", True))
-        for name in sorted(automatic):
-            if self._is_here(name):
-                waiting.append((name, self._find(name), "read by the cell", False))
+        read = (name for name in sorted(automatic) if self._is_here(name))
+        waiting += [(name, self._find(name), "read by the cell", False) for name in read]
+        waiting += self._needed(needs, "the function")
         while waiting:
             name, value, why, is_explicit = waiting.pop(0)
-            if name in gathering.items or name in gathering.problems:
-                continue
-            needs = self._take(gathering, name, value, why, is_explicit)
-            for need in sorted(needs):
-                if self._is_here(need, in_globals=True):
-                    waiting.append((need, self.namespace[need], f"used by {name}", False))
+            if name not in gathering.items and name not in gathering.problems:
+                waiting += self._needed(self._take(gathering, name, value, why, is_explicit), name)
+        _add_submodules(gathering)
         return gathering
+
+    def _needed(self, names: Iterable[str], by: str) -> list[tuple[str, Any, str, bool]]:
+        here = (name for name in sorted(names) if self._is_here(name, in_globals=True))
+        return [(name, self.namespace[name], f"used by {by}", False) for name in here]
 
     def pack_value(self, value: Any) -> tuple[Packed, Gathering]:
         """Pack a value that has no name; return it and what it relies on."""
@@ -145,7 +164,9 @@ class Gatherer:
             packed = pack(value, self.namespace)
         except Exception as error:
             raise PxPickleError(f"{_describe(value)} cannot travel: {error}") from error
-        return packed, self.gather(packed.needs)
+        gathering = self.gather((), needs=packed.needs, attributes=packed.attributes)
+        gathering.more_modules |= packed.modules
+        return packed, gathering
 
     def _find(self, name: str) -> Any:
         return self.local[name] if name in self.local else self.namespace[name]
@@ -158,7 +179,10 @@ class Gatherer:
             return True
         if name not in self.namespace:
             return False
-        return not (hasattr(builtins, name) and self.namespace[name] is getattr(builtins, name))
+        value = self.namespace[name]
+        if name == "open" and getattr(value, "__globals__", {}).get("__name__") == "IPython.core.interactiveshell":
+            return False  # IPython's own guard around the builtin
+        return not (hasattr(builtins, name) and value is getattr(builtins, name))
 
     def _explicit(self, name: str) -> Any:
         if name in self.local or name in self.namespace:
@@ -176,6 +200,7 @@ class Gatherer:
                 reason = f"cannot be pickled: {_first_line(error)}"
             else:
                 gathering.items[name] = item
+                gathering.attributes |= item.packed.attributes if item.packed else frozenset()
                 if type(value).__module__ == "numpy.random._generator":
                     gathering.notices.append(
                         f"`{name}` is one generator copied to every engine: all draw the same numbers. "
@@ -211,7 +236,7 @@ def make_item(name: str, value: Any, why: str, namespace: dict[str, Any], is_exp
     """
     if isinstance(value, PerEngine):
         return Item(name, ("per engine", value.uid), why, per_engine=value, is_explicit=is_explicit)
-    if isinstance(value, types.ModuleType) and value.__name__ != "__main__":
+    if isinstance(value, types.ModuleType) and sys.modules.get(value.__name__) is value:
         place = (value.__name__, "")
         return Item(name, place, why, imported=place, modules=frozenset([value.__name__]), is_explicit=is_explicit)
     generator_home = home_of_generator_method(value)
@@ -220,6 +245,19 @@ def make_item(name: str, value: Any, why: str, namespace: dict[str, Any], is_exp
         return Item(name, place, why, imported=place, is_explicit=is_explicit)
     packed = pack(value, namespace)
     return Item(name, content_hash(packed), why, packed, modules=packed.modules, is_explicit=is_explicit)
+
+
+def _add_submodules(gathering: Gathering) -> None:
+    """Let a package bring those of its submodules that are loaded here and may be used there (`xml.dom`)."""
+    for name, item in gathering.items.items():
+        if item.imported is None or item.imported[1]:
+            continue
+        prefix = item.imported[0] + "."
+        loaded = [module for module in list(sys.modules) if module.startswith(prefix)]
+        used = tuple(sorted(m for m in loaded if gathering.attributes.issuperset(m[len(prefix) :].split("."))))
+        if used:
+            stamp = (*item.stamp, used)
+            gathering.items[name] = replace(item, stamp=stamp, submodules=used, modules=item.modules.union(used))
 
 
 def content_hash(packed: Packed) -> bytes:
@@ -245,12 +283,14 @@ class Ledger:
         alive = set(engines)
         for table in (self.stamps, self.from_notebook, self.texts):
             for engine in set(table) - alive:
-                del table[engine]  # type: ignore[attr-defined]
+                del table[engine]
 
     def is_in_step(self, engine: int, item: Item) -> bool:
+        """Return whether the engine holds, or has changed by itself, what the notebook still has."""
         return self.stamps.get(engine, {}).get(item.name) == item.stamp
 
     def record(self, engine: int, name: str, stamp: Stamp, *, from_notebook: bool = False) -> None:
+        """Note what both sides agree on for a name."""
         self.stamps.setdefault(engine, {})[name] = stamp
         if from_notebook:
             self.from_notebook.setdefault(engine, set()).add(name)
@@ -274,20 +314,23 @@ class Ledger:
         sources = users_sources(gathering.modules)
         hashes = {name: _text_hash(text) for name, (text, _, _) in sources.items()}
         made: dict[Any, Parcel] = {}
-        result = {}
+        plans: dict[int, tuple[Parcel, list[Item], dict[str, bytes], list[str]]] = {}
         for engine in engines:
             wanted = [item for item in gathering.items.values() if not self.is_in_step(engine, item)]
+            expected = sorted(gathering.items.keys() - {item.name for item in wanted})
             held = self.texts.get(engine, {})
             texts = [name for name in sources if held.get(name) != hashes[name]]
             gone = sorted(n for n in self.from_notebook.get(engine, ()) if n not in namespace)
             personal = [item for item in wanted if item.per_engine is not None]
             key = (tuple(i.name for i in wanted), tuple(texts), tuple(gone), repr(common[engine]))
             if personal or key not in made:
-                made[key] = _parcel(engine, wanted, {n: sources[n] for n in texts}, gone, common[engine], namespace)
-            result[engine] = made[key]
-            self._commit(engine, wanted, {n: hashes[n] for n in texts}, gone, namespace)
-            self.bytes_sent += sum(packed.nbytes for packed in made[key]["values"].values())
-        return result
+                parts = {**common[engine], "expects": expected, "delete": gone}
+                made[key] = _parcel(engine, wanted, {n: sources[n] for n in texts}, parts, namespace)
+            plans[engine] = made[key], wanted, {n: hashes[n] for n in texts}, gone
+        for engine, (parcel, wanted, new, gone) in plans.items():  # nothing can go wrong any more
+            self._commit(engine, wanted, new, gone, namespace)
+            self.bytes_sent += sum(packed.nbytes for packed in parcel["values"].values())
+        return {engine: parcel for engine, (parcel, *_) in plans.items()}
 
     def _commit(
         self, engine: int, wanted: list[Item], texts: dict[str, bytes], gone: list[str], namespace: dict[str, Any]
@@ -298,15 +341,8 @@ class Ledger:
         self.forget(engine, gone)
 
 
-def _parcel(
-    engine: int,
-    wanted: list[Item],
-    sources: Sources,
-    gone: list[str],
-    common: Parcel,
-    namespace: dict[str, Any],
-) -> Parcel:
-    values = {item.name: _bare(item.packed) for item in wanted if item.packed is not None}
+def _parcel(engine: int, wanted: list[Item], sources: Sources, parts: Parcel, namespace: dict[str, Any]) -> Parcel:
+    values = {item.name: item.packed for item in wanted if item.packed is not None}
     references: dict[str, str] = {}
     for item in wanted:
         if item.per_engine is None:
@@ -320,14 +356,14 @@ def _parcel(
         if isinstance(slot, Remote):
             references[item.name] = slot.token
         else:
-            values[item.name] = _bare(pack(slot, namespace))
+            values[item.name] = pack(slot, namespace)
     return {
-        **common,
+        **parts,
         "sources": sources,
-        "delete": gone,
         "values": values,
         "references": references,
         "imports": {item.name: item.imported for item in wanted if item.imported is not None},
+        "submodules": [module for item in wanted for module in item.submodules],
     }
 
 
@@ -335,20 +371,16 @@ def _text_hash(text: str | bytes) -> bytes:
     return xxhash.xxh3_128(text.encode() if isinstance(text, str) else text).digest()
 
 
-def _bare(packed: Packed) -> Packed:
-    """Leave out what only the sender needs to know."""
-    return Packed(packed.data, packed.buffers)
-
-
-def check_limit(gathering: Gathering, limit: int) -> None:
-    """Refuse to send more than `limit` bytes that nobody asked for.
+def check_limit(gathering: Gathering, limit: int, ledger: Ledger, engines: Iterable[int]) -> None:
+    """Refuse to send more than `limit` bytes that nobody asked for; what is there already does not count.
 
     Raises
     ------
     PxUsageError
         Naming the largest value.
     """
-    automatic = [item for item in gathering.items.values() if not item.is_explicit]
+    travelling = [i for i in gathering.items.values() if not all(ledger.is_in_step(e, i) for e in engines)]
+    automatic = [item for item in travelling if not item.is_explicit]
     total = sum(item.nbytes for item in automatic)
     if total <= limit:
         return

@@ -46,10 +46,9 @@ class Pool:
         self._pending: dict[Any, tuple[Any, str, Message, bool]] = {}
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._timeout_s = timeout_s
-        wire = session.wire
-        parcels = session.parcels(gathering, targets)
-        shared = {id(p): {"parcel": p, "token": self.token, "task": task} for p in parcels.values()}
-        replies = wire.call(WORK + "keep", {i: shared[id(parcels[i])] for i in targets})
+        replies = session.deliver(
+            WORK + "keep", gathering, targets, lambda parcel: {"parcel": parcel, "token": self.token, "task": task}
+        )
         answers = session.good(replies, gathering.problems)
         session.tell(gathering, {i: answer["conflicts"] for i, answer in answers.items()})
 
@@ -68,11 +67,16 @@ class Pool:
         self._send(key, function, {"token": self.token, **message}, is_second=False)
 
     def _send(self, key: Any, function: str, message: Message, *, is_second: bool) -> None:
-        result = self.session.wire.submit_balanced(WORK + function, message, self.targets)
+        wire = self.session.wire
+        self.targets = [i for i in self.targets if i in wire.ids]
+        if not self.targets:
+            raise PxEngineLost("all engines of this work died.\nBring new ones up with `%pxcluster resize -n N`.")
+        result = wire.submit_balanced(WORK + function, message, self.targets)
         self._pending[result] = (key, function, message, is_second)
 
     @property
     def n_pending(self) -> int:
+        """How many pieces of work are under way."""
         return len(self._pending)
 
     def completed(self, tick: Callable[[], None] | None = None) -> Iterator[tuple[Any, Reply]]:
@@ -91,12 +95,13 @@ class Pool:
             if tick is not None:
                 tick()
             if not finished and self._deadline is not None and time.monotonic() > self._deadline:
-                raise PxTimeout(f"no end after {self._timeout_s:g} s; the engines were interrupted.\nGive `--timeout S`.")
+                raise PxTimeout(
+                    f"no end after {self._timeout_s:g} s; the engines were interrupted.\nGive `--timeout S`."
+                )
             for result in finished:
                 key, function, message, is_second = self._pending.pop(result)
                 reply = read_reply(result, _engine_of(result))
                 if reply.lost and not is_second:
-                    self.targets = [i for i in self.targets if i in self.session.wire.ids]
                     self._send(key, function, message, is_second=True)
                 elif reply.lost:
                     raise PxEngineLost(f"the same piece of work was lost twice with its engine ({reply.lost}).")
@@ -121,5 +126,3 @@ class Pool:
 def _engine_of(result: Any) -> int:
     engine = result.engine_id
     return engine if isinstance(engine, int) else -1
-
-

@@ -8,12 +8,12 @@ from typing import Any
 
 from pxtools.engines import Call, Reply
 from pxtools.engines.wire import raise_if_lost
-from pxtools.errors import PxEngineLost, PxNameError, PxUsageError
-from pxtools.names import CellNames, analyse
+from pxtools.errors import CellSyntaxError, PxEngineLost, PxNameError, PxUsageError
+from pxtools.names import CellNames, analyse, mentions
 from pxtools.results import PerEngine, check_how, combine
 from pxtools.session.core import Session
 from pxtools.session.failures import to_exception
-from pxtools.session.outgoing import Gathering, content_hash, make_item
+from pxtools.session.outgoing import Gathering, Parcel, content_hash, make_item
 
 RUN = "pxtools.remote.execute.run"
 
@@ -82,13 +82,35 @@ class Running:
         The messages under way.
     """
 
-    def __init__(self, session: Session, cell: Cell, names: CellNames, gathering: Gathering, call: Call) -> None:
+    def __init__(
+        self, session: Session, cell: Cell, names: CellNames, gathering: Gathering, engines: list[int]
+    ) -> None:
         self.session = session
         self.cell = cell
         self.names = names
         self.gathering = gathering
-        self.call = call
+        self.engines = engines
+        self.call = self._send(engines)
         self._result: RunResult | None = None
+
+    def _send(self, engines: list[int]) -> Call:
+        rank = {engine: i for i, engine in enumerate(self.engines)}
+        outputs, optional = _wanted(self.cell, self.names)
+        settings = self.session.settings
+
+        def build(parcel: Parcel) -> dict[str, Any]:
+            return {
+                "parcel": parcel,
+                "code": self.cell.code,
+                "rank": rank,
+                "seed": self.cell.seed,
+                "outputs": outputs,
+                "optional": optional,
+                "limit": settings.collect_limit,
+                "extensions": self.cell.extensions,
+            }
+
+        return self.session.wire.submit(RUN, self.session.messages(self.gathering, engines, build))
 
     @property
     def done(self) -> bool:
@@ -120,7 +142,12 @@ class Running:
     def finish(self, timeout_s: float | None = None, tick: Any = None) -> RunResult:
         """Wait, take in the answers, bind the collected names."""
         if self._result is None:
-            self._result = _take_in(self, self.call.wait(timeout_s, tick))
+            replies = self.call.wait(timeout_s, tick)
+            again = self.session.lacking(replies)
+            if again:  # names were gone that should be there: these engines have not run the cell yet
+                self.call = self._send(again)
+                replies |= self.call.wait(timeout_s, tick)
+            self._result = _take_in(self, replies)
         return self._result
 
     def __repr__(self) -> str:
@@ -128,10 +155,37 @@ class Running:
 
 
 def plan(session: Session, cell: Cell, local: Mapping[str, Any] | None = None) -> tuple[CellNames, Gathering]:
-    """Return what the cell reads and binds, and what would travel for it."""
-    names = analyse(cell.python or cell.code)
+    """Return what the cell reads and binds, and what would travel for it.
+
+    Raises
+    ------
+    CellSyntaxError
+        The cell is no Python; nothing was sent.
+    """
+    code = cell.python or cell.code
+    try:
+        names = analyse(code)
+        modules, attributes = mentions(code)
+    except (SyntaxError, ValueError) as error:
+        raise syntax_error(error) from None
     automatic = names.reads if cell.auto else frozenset()
-    return names, session.gatherer(local).gather(automatic, cell.inputs)
+    gathering = session.gatherer(local).gather(automatic, cell.inputs, attributes=attributes)
+    gathering.more_modules |= modules
+    return names, gathering
+
+
+def syntax_error(error: Exception) -> CellSyntaxError:
+    """Return an error of three lines for a cell that cannot be read."""
+    if not isinstance(error, SyntaxError):  # a null byte
+        return CellSyntaxError(f"{error}.\nNothing was sent.")
+    line = (error.text or "").rstrip("\n")
+    shown = line.lstrip()
+    marker = " " * max((error.offset or 1) - 1 - (len(line) - len(shown)), 0) + "^"
+    lines = [
+        f"{error.msg} (line {error.lineno} of the cell); nothing was sent.",
+        *([f"    {shown}", f"    {marker}"] if shown else []),
+    ]
+    return CellSyntaxError("\n".join(lines))
 
 
 def submit(session: Session, cell: Cell, local: Mapping[str, Any] | None = None) -> Running:
@@ -140,29 +194,23 @@ def submit(session: Session, cell: Cell, local: Mapping[str, Any] | None = None)
         check_how(cell.how)
     engines = session.targets(cell.targets)
     names, gathering = plan(session, cell, local)
-    wanted = {source: dest for dest, source in cell.outputs.items()}
-    optional = [name for name in names.assigned if name not in wanted] if cell.auto and cell.collects else []
-    parcels = session.parcels(gathering, engines)
-    rank = {engine: i for i, engine in enumerate(engines)}
-    shared: dict[int, dict[str, Any]] = {}
-    for parcel in parcels.values():
-        if id(parcel) not in shared:
-            shared[id(parcel)] = {
-                "parcel": parcel,
-                "code": cell.code,
-                "rank": rank,
-                "seed": cell.seed,
-                "outputs": [*wanted.items(), *((name, name) for name in optional)],
-                "optional": optional,
-                "limit": session.settings.collect_limit,
-                "extensions": cell.extensions,
-            }
-    call = session.wire.submit(RUN, {engine: shared[id(parcels[engine])] for engine in engines})
-    return Running(session, cell, names, gathering, call)
+    return Running(session, cell, names, gathering, engines)
+
+
+def _wanted(cell: Cell, names: CellNames) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return (name there, name here) to be collected, and which of them the cell may leave unset."""
+    asked = [(there, here) for here, there in cell.outputs.items()]
+    taken = {*cell.outputs, *cell.outputs.values()}
+    optional = [name for name in names.assigned if name not in taken] if cell.auto and cell.collects else []
+    return [*asked, *((name, name) for name in optional)], optional
 
 
 def run(
-    session: Session, cell: Cell, local: Mapping[str, Any] | None = None, timeout_s: float | None = None, tick: Any = None
+    session: Session,
+    cell: Cell,
+    local: Mapping[str, Any] | None = None,
+    timeout_s: float | None = None,
+    tick: Any = None,
 ) -> RunResult:
     """Run a cell and wait for it; the caller shows the output and raises `error`."""
     return submit(session, cell, local).finish(timeout_s, tick)
@@ -170,22 +218,18 @@ def run(
 
 def _take_in(running: Running, replies: dict[int, Reply]) -> RunResult:
     session, result = running.session, RunResult(replies)
-    try:
-        raise_if_lost(replies)
-    except PxEngineLost as error:
-        result.error = error
-        return result
+    answering = {i: reply for i, reply in replies.items() if not reply.lost}
     failures = {}
-    for engine, reply in replies.items():
+    for engine, reply in answering.items():
         if reply.failure is not None:  # it failed before the cell began: unknown what arrived
             session.ledger.forget(engine)
             failures[engine] = reply.failure
         elif reply.answer and "failure" in reply.answer:
             failures[engine] = reply.answer["failure"]
-    answers = {i: reply.answer or {} for i, reply in replies.items()}
+    answers = {i: reply.answer or {} for i, reply in answering.items()}
     session.tell(running.gathering, {i: a.get("conflicts", []) for i, a in answers.items()})
     if failures:
-        result.error = to_exception(failures, len(replies), running.gathering.problems)
+        result.error = to_exception(failures, len(replies), running.gathering.problems, namespace=session.namespace)
         return result
     try:
         _check_missing(answers)
@@ -193,9 +237,8 @@ def _take_in(running: Running, replies: dict[int, Reply]) -> RunResult:
         last = {i: a["last"] for i, a in answers.items() if a["last"] is not None}
         result.last = session.per_engine("the last value", last) if last else None
         result.shown = {i: a["shown"] for i, a in answers.items() if a["shown"]}
-    except PxUsageError as error:
-        result.error = error
-    except PxNameError as error:
+        raise_if_lost(replies)  # after the others' work was taken in
+    except (PxUsageError, PxNameError, PxEngineLost) as error:
         result.error = error
     return result
 

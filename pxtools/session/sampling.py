@@ -120,6 +120,4 @@ class _Run:
 
     def samples(self) -> Samples:
         """Put together what has come in."""
-        return assemble(
-            self.plan, self.chunks, seconds=time.perf_counter() - self.began, target_tier=self.tier
-        )
+        return assemble(self.plan, self.chunks, seconds=time.perf_counter() - self.began, target_tier=self.tier)
