@@ -19,8 +19,10 @@ _API = (
     "cython",
     "imports",
     "map",
+    "octave",
     "parallel",
     "push",
+    "r",
     "run",
     "sample",
 )

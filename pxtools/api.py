@@ -15,6 +15,7 @@ from typing import Any
 from pxtools.languages.cython_build import CythonFlags
 from pxtools.session.core import Session
 from pxtools.session.cython import CythonResult, cython_on
+from pxtools.session.languages import OCTAVE, R, language_cell
 from pxtools.session.mapping import map_on
 from pxtools.session.run import Cell
 from pxtools.session.run import run as _run
@@ -153,6 +154,52 @@ def cython(
         timeout_s=timeout,
         force=force,
     )
+
+
+def r(code: str, *, timeout: float | None = None, **options: Any) -> dict[str, Any]:
+    """Run R on every engine; return what came back, name to `PerEngine`.
+
+    Parameters
+    ----------
+    code
+        A cell of R.
+    **options
+        Of `pxtools.session.languages.language_cell`: inputs, outputs, targets, how, seed, plot.
+
+    Examples
+    --------
+    >>> r("m <- mean(x)", inputs={"x": "x"}, outputs={"m": "m"})      # doctest: +SKIP
+    """
+    return _in_language(R, code, timeout, converter=None, display=None, **options)
+
+
+def octave(code: str, *, timeout: float | None = None, **options: Any) -> dict[str, Any]:
+    """Run Octave on every engine; return what came back, name to `PerEngine`.
+
+    Parameters
+    ----------
+    code
+        A cell of Octave.
+    **options
+        Of `pxtools.session.languages.language_cell`: inputs, outputs, targets, how, seed, plot.
+
+    Examples
+    --------
+    >>> octave("m = mean(x);", inputs={"x": "x"}, outputs={"m": "m"})      # doctest: +SKIP
+    """
+    plot = {"device": "svg", **options.pop("plot", {})}
+    return _in_language(OCTAVE, code, timeout, plot=plot, **options)
+
+
+def _in_language(runner: str, code: str, timeout: float | None, **options: Any) -> dict[str, Any]:
+    session = current_session()
+    finished = _run(session, language_cell(session, runner, code, **options), timeout_s=timeout)
+    for _, reply in sorted(finished.replies.items()):
+        if reply.stdout:
+            print(reply.stdout, end="")
+    if finished.error is not None:
+        raise finished.error
+    return finished.outputs
 
 
 class Parallel:

@@ -22,6 +22,8 @@ MAGICS = (
     "pxmap",
     "pxsample",
     "pxcython",
+    "pxR",
+    "pxoctave",
 )
 
 
@@ -34,7 +36,8 @@ def load(shell: Any) -> None:
 
 
 def _magic_class(module: Any) -> Any:
-    return next(v for v in vars(module).values() if isinstance(v, type) and issubclass(v, PxMagics) and v is not PxMagics)
+    own = (v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__)
+    return next(v for v in own if issubclass(v, PxMagics) and v is not PxMagics)
 
 
 def unload(shell: Any) -> None:

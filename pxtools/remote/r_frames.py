@@ -113,7 +113,7 @@ def from_r_frame(converter: Converter, sexp: Any, classes: list[str]) -> Any:
     rows = attribute(sexp, "row.names")
     has_labels = isinstance(rows, converter.ri.StrSexpVector)
     frame = pd.DataFrame(dict(enumerate(columns)), index=range(_n_rows(rows, columns)))
-    frame.columns = pd.Index(names, dtype=object) if not names else names
+    frame.columns = names if names else pd.Index(names, dtype=object)
     return frame.set_axis([str(label) for label in rows]) if has_labels else frame
 
 

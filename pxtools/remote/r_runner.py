@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
+import socket
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pxtools.errors import PxMissing, PxNameError, PxRError, PxUsageError
 from pxtools.remote import failures
 from pxtools.remote.engine import Engine, Message, receive, send_back
-from pxtools.remote.r_values import Converter
+from pxtools.remote.r_values import Converter, attribute
 
 #: a list of R functions; every error becomes a value, with the line of the cell that it comes from
 _HELPERS = r"""
@@ -29,7 +34,8 @@ local({
     at <- function(l) line <<- l
     tryCatch(
       withCallingHandlers(action(at), error = function(e) line <<- where(sys.calls(), line)),
-      error = function(e) list(ok = FALSE, message = conditionMessage(e), line = line))
+      error = function(e) list(ok = FALSE, message = conditionMessage(e), line = line, interrupted = FALSE),
+      interrupt = function(e) list(ok = FALSE, message = "interrupted", line = line, interrupted = TRUE))
   }
   list(
     run = function(code, show) guarded(function(at) {
@@ -50,6 +56,7 @@ local({
       state <- get(".Random.seed", globalenv())
       for (i in seq_len(rank)) state <- parallel::nextRNGStream(state)
       assign(".Random.seed", state, globalenv())
+      TRUE
     },
     open = function(device, arguments) guarded(function(at) {
       do.call(getExportedValue("grDevices", device), arguments)
@@ -76,24 +83,24 @@ class R:
         _check_r()
         os.environ["RPY2_CFFI_MODE"] = "ABI"
         try:
-            import rpy2.rinterface as ri
+            import rpy2.rinterface
             from rpy2.rinterface_lib import callbacks
 
-            ri.initr()
+            rpy2.rinterface.initr()
         except (ImportError, ValueError, RuntimeError, OSError) as error:
             raise PxMissing(_why_not(error)) from error
         callbacks.consolewrite_print = _writer("stdout")
         callbacks.consolewrite_warnerror = _writer("stderr")
-        self.ri = ri
-        ri.evalr("options(warn = 1, device = function(...) grDevices::pdf(NULL))")
-        functions = ri.evalr(_HELPERS)
+        self.ri: Any = rpy2.rinterface
+        self.ri.evalr("options(warn = 1, device = function(...) grDevices::pdf(NULL))")
+        functions = self.ri.evalr(_HELPERS)
         self.helpers = dict(zip(functions.names, functions, strict=True))
 
     def call(self, helper: str, *arguments: Any) -> dict[str, Any]:
         """Call one of the helpers; return its named list."""
         answer = self.helpers[helper](*arguments)
-        names = getattr(answer, "names", None)
-        return dict(zip(names, answer, strict=True)) if names is not None and len(names) else {}
+        names = attribute(answer, "names")
+        return {} if names is None else dict(zip(names, answer, strict=True))
 
     def text(self, *words: str) -> Any:
         return self.ri.StrSexpVector(words)
@@ -114,7 +121,9 @@ def _writer(stream: str) -> Any:
 
 def _check_r() -> None:
     if shutil.which("R") is None and not os.environ.get("R_HOME"):
-        raise PxMissing("R is not installed here.\nInstall it: `apt-get install r-base-core`, or `conda install r-base`.")
+        raise PxMissing(
+            "R is not installed here.\nInstall it: `apt-get install r-base-core`, or `conda install r-base`."
+        )
     import importlib.util
 
     if importlib.util.find_spec("rpy2") is None:
@@ -136,7 +145,7 @@ def current(engine: Engine) -> R:
     held = getattr(engine.shell, "pxtools_r", None)
     if held is None:
         held = engine.shell.pxtools_r = R()
-    return held  # type: ignore[no-any-return]
+    return held
 
 
 def run(engine: Engine, message: Message) -> Message:
@@ -145,8 +154,8 @@ def run(engine: Engine, message: Message) -> Message:
     Parameters
     ----------
     message
-        ``parcel``, ``code``, ``rank`` (engine id to rank), ``seed`` (or None), ``arguments`` (pairs of R name and Python
-        name), ``outputs`` (pairs of R name and name there), ``plot`` (see `_device`), ``shows``, ``converter``,
+        ``parcel``, ``code``, ``rank`` (engine id to rank), ``seed`` (or None), ``arguments`` (pairs of R name and
+        Python name), ``outputs`` (pairs of R name and name there), ``plot`` (see `_device`), ``shows``, ``converter``,
         ``display``, ``limit``.
 
     Returns
@@ -163,6 +172,8 @@ def run(engine: Engine, message: Message) -> Message:
     answer: Message = {"conflicts": conflicts, "outputs": {}, "missing": [], "last": None, "shown": None}
     done = _run_with_pictures(engine, r, message)
     if not bool(done["ok"][0]):
+        if bool(done["interrupted"][0]):
+            raise KeyboardInterrupt
         answer["failure"] = _failure(engine, done, message["code"])
         return {**answer, "notes": converter.notes}
     _take_out(engine, r, converter, message, answer)
@@ -174,8 +185,8 @@ def _given(engine: Engine, converter: Converter, message: Message, name: str, so
     if first not in engine.namespace:
         raise PxNameError(f"`-i {source}`: `{first}` is neither in the notebook nor on engine {engine.engine_id}.")
     value = engine.namespace[first]
-    for attribute in attributes:
-        value = getattr(value, attribute)
+    for part in attributes:
+        value = getattr(value, part)
     if message["converter"]:
         return engine.namespace[message["converter"]].py2rpy(value)
     return converter.to_r(value, name)
@@ -190,7 +201,8 @@ def _run_with_pictures(engine: Engine, r: R, message: Message) -> dict[str, Any]
         if not bool(opened["ok"][0]):
             raise PxRError(f"the graphics device does not open: {opened['message'][0]}")
         shows = message["shows"] and not message["display"]
-        done = r.call("run", r.text(message["code"]), r.ri.BoolSexpVector([shows]))
+        with interruptible(r):
+            done = r.call("run", r.text(message["code"]), r.ri.BoolSexpVector([shows]))
         if message["display"] and bool(done["ok"][0]) and bool(done["visible"][0]):
             engine.namespace[message["display"]](done["value"], message["plot"])
         r.helpers["close"](before)
@@ -201,6 +213,40 @@ def _run_with_pictures(engine: Engine, r: R, message: Message) -> dict[str, Any]
         shutil.rmtree(folder, ignore_errors=True)
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def interruptible(r: R) -> Iterator[None]:
+    """Pass SIGINT on to R: Python's own handler has to wait until R returns, which may be never.
+
+    The signal's number arrives on a file that a thread reads; Python runs threads while R works.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from rpy2.rinterface_lib import openrlib
+
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    def watch() -> None:
+        while received := ours.recv(64):
+            if signal.SIGINT in received:
+                openrlib.rlib.R_interrupts_pending = 1
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    handler = signal.signal(signal.SIGINT, lambda *_: None)  # R reports it, in its own way
+    usual = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(usual)
+        signal.signal(signal.SIGINT, handler)
+        theirs.close()
+        watcher.join()
+        ours.close()
+        openrlib.rlib.R_interrupts_pending = 0
 
 
 def _device(r: R, plot: Message, folder: Path) -> tuple[Any, Any]:
@@ -275,5 +321,5 @@ def _take_out(engine: Engine, r: R, converter: Converter, message: Message, answ
         else:
             values[there] = converter.from_r(found, name)
         engine.namespace[there] = values[there]
-        engine.put[there] = (values[there], None)
+        engine.in_step(there)
     answer["outputs"] = send_back(engine, values, message["limit"])

@@ -31,9 +31,9 @@ class Converter:
     """
 
     def __init__(self) -> None:
-        import rpy2.rinterface as ri
+        import rpy2.rinterface
 
-        self.ri = ri
+        self.ri: Any = rpy2.rinterface
         self.notes: list[str] = []
         self.name = ""
 
@@ -121,7 +121,9 @@ class Converter:
         keys = list(value)
         odd = next((key for key in keys if not isinstance(key, str)), None)
         if odd is not None:
-            raise PxRError(f"`{self.name}`: R's names are text, this dict has the key {odd!r}.\nSend a dict with str keys.")
+            raise PxRError(
+                f"`{self.name}`: R's names are text, this dict has the key {odd!r}.\nSend a dict with str keys."
+            )
         made = self.ri.ListSexpVector([self._to(item) for item in value.values()])
         made.do_slot_assign("names", self.ri.StrSexpVector(keys))
         return made
@@ -133,7 +135,7 @@ class Converter:
         if kinds == {"text"}:
             return self.ri.StrSexpVector([self.ri.NA_Character if item is None else item for item in items])
         is_big = any(isinstance(item, int) and abs(item) > _EXACT_MAX for item in given)
-        if not given or is_big or not (kinds in ({"bool"}, {"number"}, {"complex"}, {"number", "complex"})):
+        if not given or is_big or kinds not in ({"bool"}, {"number"}, {"complex"}, {"number", "complex"}):
             return self.ri.ListSexpVector([self._to(item) for item in items])
         missing = np.array([item is None for item in items])
         filled = [given[0] if item is None else item for item in items]
@@ -146,10 +148,7 @@ class Converter:
             return self._to_pandas(_pandas(self.name).DataFrame.from_records(array))
         missing = np.ma.getmaskarray(array).ravel(order="F") if np.ma.isMaskedArray(array) else None
         flat = np.ma.getdata(array).ravel(order="F")
-        if array.dtype.kind == "O":
-            made = self._to_vector(flat.tolist())
-        else:
-            made = self._bare(flat, missing)
+        made = self._to_vector(flat.tolist()) if array.dtype.kind == "O" else self._bare(flat, missing)
         if array.ndim > 1 or array.size == 1 or array.dtype.kind == "U":
             made.do_slot_assign("dim", self.ri.IntSexpVector(list(array.shape)))
         return made
@@ -171,12 +170,12 @@ class Converter:
         return makers[flat.dtype.kind](flat, missing)
 
     def _logicals(self, flat: Any, missing: Any) -> Any:
-        return self.ri.BoolSexpVector.from_memoryview(memoryview(_with_na(flat.astype(np.int32), missing)))
+        return self.ri.BoolSexpVector.from_memoryview(_memory(_with_na(flat.astype(np.int32), missing)))
 
     def _integers(self, flat: Any, missing: Any) -> Any:
         low, high = (int(flat.min()), int(flat.max())) if flat.size else (0, 0)
         if max(-low, high) <= _INT_MAX:
-            return self.ri.IntSexpVector.from_memoryview(memoryview(_with_na(flat.astype(np.int32), missing)))
+            return self.ri.IntSexpVector.from_memoryview(_memory(_with_na(flat.astype(np.int32), missing)))
         if max(-low, high) > _EXACT_MAX:
             worst = high if high > _EXACT_MAX else low
             raise PxRError(
@@ -189,7 +188,7 @@ class Converter:
     def _doubles(self, flat: Any, missing: Any) -> Any:
         if flat.dtype.itemsize != 8:
             self.note(f"{flat.dtype} became double")
-        made = self.ri.FloatSexpVector.from_memoryview(memoryview(np.ascontiguousarray(flat, dtype=np.float64)))
+        made = self.ri.FloatSexpVector.from_memoryview(_memory(np.ascontiguousarray(flat, dtype=np.float64)))
         for index in np.flatnonzero(missing) if missing is not None else ():
             made[int(index)] = self.ri.NA_Real
         return made
@@ -254,7 +253,11 @@ class Converter:
         if isinstance(sexp, ri.ListSexpVector) and not classes:
             return self._from_list(sexp)
         if not isinstance(sexp, _atomic(ri)):
-            what = f"an R object of class {classes[0]}" if classes else f"an R {sexp.typeof.name.lower().removesuffix('sxp')}"
+            what = (
+                f"an R object of class {classes[0]}"
+                if classes
+                else f"an R {sexp.typeof.name.lower().removesuffix('sxp')}"
+            )
             raise PxRError(
                 f"`{self.name}` is {what}, which Python cannot hold.\n"
                 f"Take numbers out of it in the cell: `coefs <- coef({self.name})` and `-o coefs`."
@@ -300,7 +303,11 @@ class Converter:
         raw = np.array(sexp.memoryview())
         if isinstance(sexp, ri.BoolSexpVector):
             missing = raw == -_INT_MAX - 1
-            return [None if na else bool(v) for v, na in zip(raw, missing, strict=True)] if missing.any() else raw.astype(bool)
+            return (
+                [None if na else bool(v) for v, na in zip(raw, missing, strict=True)]
+                if missing.any()
+                else raw.astype(bool)
+            )
         if isinstance(sexp, ri.IntSexpVector):
             missing = raw == -_INT_MAX - 1
             raw = raw.astype(np.int64)
@@ -370,6 +377,10 @@ def _with_na(integers: Any, missing: Any) -> Any:
     return np.ascontiguousarray(integers)
 
 
+def _memory(array: Any) -> memoryview:
+    return memoryview(array)
+
+
 def _kind(item: Any) -> str:
     if isinstance(item, bool | np.bool_):
         return "bool"
@@ -395,5 +406,7 @@ def _pandas(name: str) -> Any:
     try:
         import pandas as pd
     except ImportError:
-        raise PxRError(f"`{name}` needs pandas on the engines. Type: `%pip install pandas`, and restart them.") from None
+        raise PxRError(
+            f"`{name}` needs pandas on the engines. Type: `%pip install pandas`, and restart them."
+        ) from None
     return pd

@@ -255,8 +255,7 @@ def _bind(
         sys.modules[alias] = module
     items = {name: _item(session, module, name, value) for name, value in public.items()}
     session.namespace.update(public)
-    parcels = session.parcels(Gathering(items=items), engines)
-    session.good(session.wire.call(ENGINE + "push", {i: {"parcel": parcels[i]} for i in engines}))
+    session.good(session.deliver(ENGINE + "push", Gathering(items=items), engines, lambda parcel: {"parcel": parcel}))
 
 
 def _item(session: Session, module: types.ModuleType, name: str, value: Any) -> Item:

@@ -34,6 +34,8 @@ class Cell:
         Push what the cell reads and collect what it assigns; collect only ``outputs`` where `collects` is false.
     extensions
         Magics whose extension the engines may have to load first.
+    runner, extra
+        What runs it there, and what that needs to know beside; the code is Python for `RUN` only.
     """
 
     code: str
@@ -46,6 +48,8 @@ class Cell:
     auto: bool = True
     collects: bool = True
     extensions: tuple[str, ...] = ()
+    runner: str = RUN
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -108,9 +112,10 @@ class Running:
                 "optional": optional,
                 "limit": settings.collect_limit,
                 "extensions": self.cell.extensions,
+                **self.cell.extra,
             }
 
-        return self.session.wire.submit(RUN, self.session.messages(self.gathering, engines, build))
+        return self.session.wire.submit(self.cell.runner, self.session.messages(self.gathering, engines, build))
 
     @property
     def done(self) -> bool:
@@ -162,7 +167,7 @@ def plan(session: Session, cell: Cell, local: Mapping[str, Any] | None = None) -
     CellSyntaxError
         The cell is no Python; nothing was sent.
     """
-    code = cell.python or cell.code
+    code = cell.python or cell.code if cell.runner == RUN else ""
     try:
         names = analyse(code)
         modules, attributes = mentions(code)
@@ -228,6 +233,8 @@ def _take_in(running: Running, replies: dict[int, Reply]) -> RunResult:
             failures[engine] = reply.answer["failure"]
     answers = {i: reply.answer or {} for i, reply in answering.items()}
     session.tell(running.gathering, {i: a.get("conflicts", []) for i, a in answers.items()})
+    for note in dict.fromkeys(note for answer in answers.values() for note in answer.get("notes", ())):
+        session.notify(note)
     if failures:
         result.error = to_exception(failures, len(replies), running.gathering.problems, namespace=session.namespace)
         return result

@@ -1,0 +1,80 @@
+"""What the magics of other languages share: waiting for a cell, with its output live, and showing the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pxtools.engines import Reply
+from pxtools.errors import PxUsageError
+from pxtools.magics.common import PxMagics
+from pxtools.magics.display import Progress, label, show_replies
+from pxtools.session.run import Cell, Running, submit
+
+#: seconds after which output is shown as it comes; before, in the order of engines, equal output once
+_LIVE_AFTER_S = 1.0
+
+
+def dotted_names(specs: list[str] | None) -> dict[str, str]:
+    """Return dest to source for ``-i a,b``, ``-i r.name=py``, ``-i module.attribute``: either side may have dots."""
+    pairs = {}
+    for piece in (piece.strip() for spec in specs or [] for piece in spec.split(",")):
+        dest, equals, source = (part.strip() for part in piece.partition("="))
+        source = source if equals else dest
+        for name in (dest, source):
+            if piece and not name.replace(".", "_").isidentifier():
+                raise PxUsageError(f"`{piece}`: `{name}` is no name. Write `x`, or `there=here`.")
+        if piece:
+            pairs[dest] = source
+    return pairs
+
+
+class LiveOutput:
+    """Shows whole lines as engines print them, once the cell has lasted a while."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._shown: dict[int, int] = {}
+
+    def tick(self, printed: Mapping[int, str]) -> None:
+        """Show what is new."""
+        if time.monotonic() - self._began < _LIVE_AFTER_S:
+            return
+        for engine, text in sorted(printed.items()):
+            end = text.rfind("\n") + 1
+            for line in text[self._shown.get(engine, 0) : end].splitlines():
+                print(f"{label([engine])} {line}", flush=True)
+            self._shown[engine] = max(end, self._shown.get(engine, 0))
+
+    def rest(self, replies: Mapping[int, Reply]) -> dict[int, Reply]:
+        """Return the replies without what was shown."""
+        return {i: replace(reply, stdout=reply.stdout[self._shown.get(i, 0) :]) for i, reply in replies.items()}
+
+
+class LanguageMagics(PxMagics):
+    """A magic whose cell runs in another language on the engines."""
+
+    def run(self, cell: Cell, args: Any, local: Mapping[str, Any]) -> Running | None:
+        """Run a cell and show what it printed and drew; return a handle at once with ``--noblock``."""
+        running = submit(self.session, cell, local)
+        if args.noblock:
+            return running
+        live = LiveOutput()
+        progress = Progress(self.shell, "engines at work") if self.session.settings.progress else None
+
+        def tick(call: Any) -> None:
+            live.tick(call.printed())
+            if progress is not None:
+                progress.update(running.progress(), len(call.replies) / len(call.results))
+
+        try:
+            result = running.finish(args.timeout, tick)
+        finally:
+            if progress is not None:
+                progress.close()
+        show_replies(live.rest(result.replies))
+        if result.error is not None:
+            raise result.error
+        return None
