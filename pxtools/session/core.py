@@ -67,6 +67,8 @@ class Session:
         #: import statements and expression values that new engines get too
         self.imports: list[str] = []
         self.overrides: dict[str, Packed] = {}
+        #: name -> how it was scattered (`pxtools.session.scatter.Cut`)
+        self.cuts: dict[str, Any] = {}
         self._wire: Wire | None = None
         self._released: dict[int, list[str]] = {}
 
