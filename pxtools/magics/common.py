@@ -13,7 +13,6 @@ from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics
-from IPython.utils.process import arg_split
 
 from pxtools.errors import PxUsageError, nearest
 from pxtools.names import parse_rename
@@ -22,6 +21,8 @@ from pxtools.session.core import Session
 
 class PxMagics(Magics):
     """A magic with a session."""
+
+    shell: Any
 
     def __init__(self, shell: Any, session: Session) -> None:
         super().__init__(shell=shell)
@@ -60,9 +61,9 @@ def read_line(magic: Any, line: str) -> argparse.Namespace:
     """
     parser = magic.parser
     takes_rest = any(action.nargs == argparse.REMAINDER for action in parser._actions)
-    words = arg_split(line, posix=not takes_rest, strict=False)
+    words = split(line)
     try:
-        args = parser.parse_args(words)
+        args = parser.parse_args([unquoted(word) for word in words])
     except UsageError as error:
         raise _usage_error(parser, str(error), words) from None
     if takes_rest:
@@ -72,6 +73,31 @@ def read_line(magic: Any, line: str) -> argparse.Namespace:
         if first.startswith("--") or (first.startswith("-") and first[1:2].isalpha()):
             raise _usage_error(parser, f"unrecognized arguments: {first}", [first])
     return args
+
+
+def split(line: str) -> list[str]:
+    """Cut at blanks that are outside of quotes and brackets: ``--initial np.ones((3, 2)) f`` is three words."""
+    words: list[str] = []
+    current, quote, depth = "", "", 0
+    for character in line:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character.isspace() and depth <= 0:
+            words += [current] if current else []
+            current = ""
+            continue
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        current += character
+    return [*words, current] if current else words
+
+
+def unquoted(word: str) -> str:
+    """Return a word without the quotes around it, if they are around all of it."""
+    is_quoted = len(word) >= 2 and word[0] == word[-1] and word[0] in "'\"" and word.count(word[0]) == 2
+    return word[1:-1] if is_quoted else word
 
 
 def _after(line: str, words: list[str]) -> str:

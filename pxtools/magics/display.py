@@ -72,9 +72,11 @@ class LastValues(PerEngine):
     """The values of a cell's last expression: shown once per distinct value, as the engines format them."""
 
     __slots__ = ("_shown",)
+    _shown: dict[int, Any]
 
     @classmethod
     def of(cls, held: PerEngine, shown: Mapping[int, Any]) -> LastValues:
+        """Return the values with the bundles that the engines made of them."""
         made = cls(held.name, held.engines, [held.slot(engine) for engine in held.engines])
         object.__setattr__(made, "_shown", dict(shown))
         return made
@@ -94,7 +96,10 @@ class Table:
 
     def __repr__(self) -> str:
         widths = [max(len(row[k]) for row in [self.header, *self.rows]) for k in range(len(self.header))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [self.header, *self.rows]]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [self.header, *self.rows]
+        ]
         return "\n".join([*lines, *([self.caption] if self.caption else [])])
 
     def _repr_html_(self) -> str:
@@ -139,7 +144,7 @@ class Progress:
     def _show(self) -> None:
         if self._is_kernel:
             if self._handle is None:
-                self._handle = display(self, display_id=True)  # type: ignore[no-untyped-call]
+                self._handle = display(self, display_id=True)
             else:
                 self._handle.update(self)
         elif self._is_terminal:

@@ -12,7 +12,7 @@ from pxtools.errors import PxError, PxUsageError
 from pxtools.magics.common import PxMagics, read_line, renames
 from pxtools.magics.display import LastValues, Progress, Table, show_replies
 from pxtools.results import human_bytes
-from pxtools.session.run import Cell, RunResult, Running, plan, submit
+from pxtools.session.run import Cell, Running, RunResult, plan, submit
 
 
 @magics_class
@@ -40,7 +40,7 @@ class PxRun(PxMagics):
 
         Names that the code reads and the notebook holds are pushed; names that it assigns come back as `PerEngine`
         values: a sequence by engine with `.concat()`, `.stack()`, `.first()`, `.same()`. The code sees `px_rank`,
-        `px_size`, and with `--seed` an independent `px_rng`. Magics work in it, also `%%R` or `%%timeit` as its first line.
+        `px_size`, and with `--seed` an independent `px_rng`. Magics work in it, `%%timeit` as its first line, too.
 
         Examples
         --------

@@ -128,7 +128,7 @@ class Session:
             connection.close()
             raise PxClusterError(f"{origin} has no engines.\nStart some: `ipcluster engines -n 4`.")
         self._wire = Wire(connection)
-        self._wire.on_loss = lambda line: self.notify(line)
+        self._wire.on_loss = self._say
         self._welcome(self._wire)
         n = len(self._wire.ids)
         words = "1 engine ready" if n == 1 else f"{n} engines ready"
@@ -137,6 +137,9 @@ class Session:
             self.notify(f"{other} uses these engines, too: names and random streams will get in each other's way.")
         if not all(said["compiled"] for said in self._wire.engines.values()):
             self.notify("compiled kernels are missing on some engines: their NumPy twins serve, slower.")
+
+    def _say(self, line: str) -> None:
+        self.notify(line)
 
     def disconnect(self) -> None:
         """Leave the cluster; stop it if pxtools started it."""

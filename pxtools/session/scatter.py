@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ def scatter(
             f"Leave out --flatten, or scatter to {length} engines with -t."
         )
     bounds = [length * k // len(engines) for k in range(len(engines) + 1)]
-    pieces = [_piece(kind, value, axis, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    pieces = [_piece(kind, value, axis, a, b) for a, b in itertools.pairwise(bounds)]
     if flatten:
         pieces = [_only(kind, piece, axis) for piece in pieces]
     held = PerEngine(name, engines, pieces)
@@ -75,7 +76,7 @@ def scatter(
     session.good(session.deliver(ENGINE + "push", gathering, engines, lambda parcel: {"parcel": parcel}))
     keep_until_rebound(session, name, engines)
     session.cuts[name] = Cut(kind, axis, flatten, tuple(engines))
-    return [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(bounds)]
 
 
 def _kind(name: str, value: Any, axis: int) -> tuple[str, int]:
@@ -140,7 +141,7 @@ def _kind_of_pieces(pieces: Sequence[Any]) -> str:
         return "frame"
     if getattr(first, "ndim", 0):
         return "array"
-    return {list: "list", tuple: "tuple"}.get(type(first), "items")
+    return "list" if isinstance(first, list) else "tuple" if isinstance(first, tuple) else "items"
 
 
 def _join(kind: str, pieces: list[Any], axis: int) -> Any:
