@@ -7,8 +7,9 @@ import ast
 import io
 import itertools
 import keyword
+import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -49,10 +50,16 @@ class PxMagics(Magics):
         return names[name]
 
 
-def read_line(magic: Any, line: str) -> argparse.Namespace:
+def read_line(magic: Any, line: str, check: Callable[[str], object] | None = None) -> argparse.Namespace:
     """Parse a magic's options; what follows them is left as typed, in `.rest`, if the magic asks for it.
 
     Options come first, so that expressions with blanks and quotes need no further quoting.
+
+    Parameters
+    ----------
+    check
+        Raises `PxUsageError` for a rest that cannot be read. With it, options may also follow the rest: they are
+        looked for only when the rest as a whole cannot be read, for `a -t` may mean a difference.
 
     Raises
     ------
@@ -72,7 +79,35 @@ def read_line(magic: Any, line: str) -> argparse.Namespace:
         first = args.rest.split(maxsplit=1)[0] if args.rest else ""
         if first.startswith("--") or (first.startswith("-") and first[1:2].isalpha()):
             raise _usage_error(parser, f"unrecognized arguments: {first}", [first])
+        if check is not None and args.rest:
+            return _with_options_behind(parser, words[:n_options], args, check)
     return args
+
+
+def _with_options_behind(
+    parser: Any, before: list[str], args: argparse.Namespace, check: Callable[[str], object]
+) -> argparse.Namespace:
+    try:
+        check(args.rest)
+        return args
+    except PxUsageError as error:
+        failure = error
+    for match in re.finditer(r"\s(--?[A-Za-z][\w-]*)", args.rest):
+        rest, behind = args.rest[: match.start()], args.rest[match.start() :]
+        try:
+            check(rest)
+        except PxUsageError:
+            continue
+        words = [unquoted(word) for word in split(behind)]
+        try:
+            again = parser.parse_args([*before, *words])
+        except UsageError as error:
+            raise _usage_error(parser, str(error), words) from None
+        if again.rest:
+            raise _usage_error(parser, f"unrecognized arguments: {again.rest[0]}", again.rest)
+        again.rest = rest.strip()
+        return again
+    raise failure
 
 
 def split(line: str) -> list[str]:
@@ -146,7 +181,7 @@ def names_and_values(text: str) -> tuple[list[str], dict[str, ast.expr]]:
         if piece.isidentifier():
             names.append(piece)
         elif is_assignment and name.strip().isidentifier():
-            values[name.strip()] = _expression(right)
+            values[name.strip()] = expression(right)
         else:
             raise PxUsageError(f"`{piece}` is neither a name nor `name=expression`. Write `%pxpush a b x=1+2`.")
     return names, values
@@ -180,11 +215,17 @@ def _tokens(text: str) -> list[tokenize.TokenInfo]:
         raise PxUsageError(f"`{text}` is not whole: {error.args[0]}.") from None
 
 
-def _expression(text: str) -> ast.expr:
+def expression(text: str) -> ast.expr:
+    """Read one expression.
+
+    Raises
+    ------
+    PxUsageError
+    """
     try:
         return ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
-        raise PxUsageError(f"`{text}` is no expression: {error.msg}.") from None
+        raise PxUsageError(f"`{text.strip()}` is no expression: {error.msg}.") from None
 
 
 def evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:

@@ -38,7 +38,7 @@ class PxMap(PxMagics):
         >>> squares = %pxmap square range(10)
         >>> %pxmap -o areas area widths heights
         """
-        args = read_line(self.pxmap, line)
+        args = read_line(self.pxmap, line, expressions)
         nodes = expressions(args.rest)
         function, *iterables = [evaluate(node, self.names(local_ns)) for node in nodes]
         if not iterables:
@@ -48,7 +48,7 @@ class PxMap(PxMagics):
             function,
             *iterables,
             ordered=not args.unordered,
-            chunksize=int(args.chunksize) if args.chunksize.isdigit() else args.chunksize,
+            chunksize=int(args.chunksize) if args.chunksize.isdecimal() else args.chunksize,
             seed=args.seed,
             return_exceptions=args.return_exceptions,
             timeout_s=args.timeout,

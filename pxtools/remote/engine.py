@@ -17,6 +17,7 @@ import random
 import sys
 import time
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -389,8 +390,9 @@ def clear(engine: Engine, message: Message) -> Message:
         engine.files.clear()
         engine.pinned.clear()
         engine.tasks.clear()
-    gone = [n for n in names if engine.namespace.pop(n, None) is not None]
+    gone = [name for name in names if name in engine.namespace]
     for name in names:
+        engine.namespace.pop(name, None)
         engine.put.pop(name, None)
     gc.collect()
     return {"gone": gone}
