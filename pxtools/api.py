@@ -126,6 +126,7 @@ class Parallel:
         self.options = dict(options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function here."""
         return self.function(*args, **kwargs)
 
     def map(self, *iterables: Iterable[Any]) -> list[Any]:

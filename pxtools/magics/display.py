@@ -122,18 +122,21 @@ class Progress:
         self._last = 0.0
         self._handle: Any = None
         self._width = 0
-        self._text, self._fraction = "", None
+        self._text = ""
+        self._fraction: float | None = None
 
     def update(self, text: str, fraction: float | None = None) -> None:
         """Show how far it is, at most five times a second, and not in the first second."""
-        self._text, self._fraction = text, fraction  # type: ignore[assignment]
+        self._text, self._fraction = text, fraction
         now = time.monotonic()
         if now - self._began >= _DELAY_S and now - self._last >= _EVERY_S:
             self._last = now
             self._show()
 
-    def close(self) -> None:
-        """Leave the final state in a notebook; take the line back in a terminal."""
+    def close(self, text: str | None = None, fraction: float | None = None) -> None:
+        """Leave the final state, `text` if given, in a notebook; take the line back in a terminal."""
+        if text is not None:
+            self._text, self._fraction = text, fraction
         if self._handle is not None:
             self._text = f"{self._text} · {time.monotonic() - self._began:.1f} s"
             self._show()
