@@ -9,15 +9,20 @@ import itertools
 import keyword
 import re
 import tokenize
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics
 
-from pxtools.errors import PxUsageError, nearest
+from pxtools.errors import PxUsageError, error_name, nearest
 from pxtools.names import parse_rename
 from pxtools.session.core import Session
+from pxtools.session.failures import show_short
+
+#: keywords that go on with the expression before them
+_CONTINUES = frozenset({"if", "else", "for", "in", "and", "or", "is", "not", "async"})
 
 
 class PxMagics(Magics):
@@ -29,9 +34,9 @@ class PxMagics(Magics):
         super().__init__(shell=shell)
         self.session = session
 
-    def names(self, local_ns: Mapping[str, Any] | None) -> dict[str, Any]:
+    def names(self, local_ns: Mapping[str, Any] | None) -> ChainMap[str, Any]:
         """Return the names that the line sees: the calling function's locals before the notebook's."""
-        return {**self.session.namespace, **(local_ns or {})}
+        return ChainMap(dict(self.locals_only(local_ns)), self.session.namespace)
 
     def locals_only(self, local_ns: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """Return the calling function's locals; nothing at the top level of the notebook."""
@@ -228,6 +233,51 @@ def expression(text: str) -> ast.expr:
         raise PxUsageError(f"`{text.strip()}` is no expression: {error.msg}.") from None
 
 
-def evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """Evaluate the right side of ``name=expression`` as a cell would."""
-    return eval(compile(ast.Expression(node), "<pxtools>", "eval"), dict(names))
+def evaluate(node: ast.expr, names: ChainMap[str, Any]) -> Any:
+    """Evaluate an expression of a magic line as the notebook, or the function that called the magic, would.
+
+    Functions made in it have the notebook as their globals: they see later values of its names.
+
+    Raises
+    ------
+    Exception
+        Whatever the expression raises, shown in two lines.
+    """
+    local = names.maps[0]
+    namespace: Any = names.maps[-1]  # the dictionary itself
+    used = sorted({part.id for part in ast.walk(node) if isinstance(part, ast.Name)} & local.keys())
+    arguments = ast.arguments([], [ast.arg(name) for name in used], kwonlyargs=[], kw_defaults=[], defaults=[])
+    whole = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, node)))
+    try:
+        return eval(compile(whole, "<pxtools>", "eval"), namespace)(*(local[name] for name in used))
+    except Exception as error:
+        show_short(error, [f"{error_name(error)}: {error}", f"in the line's `{ast.unparse(node)}`; nothing was sent"])
+        raise
+
+
+def expressions(text: str) -> list[ast.expr]:
+    """Read expressions that stand one after another: ``f range(10) [1, 2]``.
+
+    A new one begins where a blank stands between two operands; so `f (1, 2)` is two, and `f(1, 2)` one.
+
+    Raises
+    ------
+    PxUsageError
+        A piece is no expression, or it looks like an option: ``-o``.
+    """
+    starts, depth, is_complete, end = [0], 0, False, 0
+    for token in _tokens(text):
+        position, string = token.start[1], token.string
+        if depth == 0 and is_complete and position > end:
+            if string == "-" and not text[position + 1 : position + 2].isspace():
+                raise PxUsageError(f"`{text[position:].split(maxsplit=1)[0]}` is no option here.")
+            is_word = token.type == tokenize.NAME and string not in _CONTINUES
+            if is_word or token.type in (tokenize.NUMBER, tokenize.STRING) or string in "([{":
+                starts.append(position)
+        depth += (string in "([{") - (string in ")]}") if token.type == tokenize.OP else 0
+        is_value = token.type in (tokenize.NUMBER, tokenize.STRING) or string in ("None", "True", "False")
+        is_name = token.type == tokenize.NAME and not keyword.iskeyword(string)
+        is_complete = is_name or is_value or (token.type == tokenize.OP and string in ")]}")
+        end = token.end[1]
+    pieces = [text[a:b].strip() for a, b in itertools.pairwise([*starts, len(text)])]
+    return [expression(piece) for piece in pieces if piece]

@@ -138,6 +138,7 @@ def current() -> Engine:
         engine, old = Engine(shell.user_ns, shell), engine
         engine.__dict__.update(vars(old) if old is not None else {})
         shell.pxtools_engine = engine
+        warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's words to a cell that calls `exit`
     return engine
 
 
