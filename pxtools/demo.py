@@ -134,6 +134,8 @@ def run_cells(notebook: Any, kernel: Any, folder: Path, environment: dict[str, s
         raise DemoFailed(f"a cell raised {error.ename}: {error.evalue}") from None
     except (CellTimeoutError, DeadKernelError) as error:
         raise DemoFailed(str(error)) from None
+    except AssertionError:  # nbclient 0.11 answers SIGINT by stopping the kernel, and then misses it
+        raise DemoFailed("interrupted.") from None
     finally:
         if kernel.has_kernel:
             kernel.shutdown_kernel()

@@ -99,6 +99,7 @@ def test_first_steps_show_what_their_text_says(executed: Any) -> None:
     assert "0: 11" in shown(notebook, "%pxrun x = x + 1")
     assert "(5, 7)" in shown(notebook, "the_one, CONSTANT")
     assert "[0, 5, 10, 15, 20, 25, 30, 35, 40, 45]" in shown(notebook, "%pxmap times_constant")
+    assert "81." in shown(notebook, "%pxgather numbers")
     assert "(8, True)" in shown(notebook, "by_random.map")
     assert "(True," in shown(notebook, "first == second")
     assert "used by scaled" in shown(notebook, "--explain")

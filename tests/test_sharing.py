@@ -56,7 +56,9 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, np.ndarray):
         masks = np.array_equal(np.ma.getmaskarray(a), np.ma.getmaskarray(b))
-        return type(a) is type(b) and a.dtype == b.dtype and masks and np.array_equal(np.ma.getdata(a), np.ma.getdata(b))
+        return (
+            type(a) is type(b) and a.dtype == b.dtype and masks and np.array_equal(np.ma.getdata(a), np.ma.getdata(b))
+        )
     return bool(a == b)
 
 
@@ -111,9 +113,7 @@ def test_files_and_folder_are_private_to_the_user(folder: str) -> None:
     sharing.give_back(lent)
 
 
-def test_full_shared_memory_falls_back_to_a_disk(
-    folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_full_shared_memory_falls_back_to_a_disk(folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sharing.tempfile, "gettempdir", lambda: str(tmp_path))
     usual = os.posix_fallocate
 

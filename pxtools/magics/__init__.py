@@ -16,6 +16,8 @@ MAGICS = (
     "pximport",
     "pxpush",
     "pxcollect",
+    "pxscatter",
+    "pxgather",
     "pxwho",
     "pxclear",
     "pxrun",

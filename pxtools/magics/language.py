@@ -73,7 +73,8 @@ class LanguageMagics(PxMagics):
             result = running.finish(args.timeout, tick)
         finally:
             if progress is not None:
-                progress.close()
+                n_done, n = len(running.call.replies), len(running.call.results)
+                progress.close(f"{n_done}/{n} engines done", n_done / n)
         show_replies(live.rest(result.replies))
         if result.error is not None:
             raise result.error

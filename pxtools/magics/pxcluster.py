@@ -72,7 +72,7 @@ class PxCluster(PxMagics):
 
     def _status(self, args: Any) -> Any:
         if not self.session.is_connected:
-            print("no engines yet: the first magic that needs them finds or starts them, or type `%pxcluster start -n 4`")
+            print("no engines yet: the first magic that needs some finds or starts them; or `%pxcluster start -n 4`")
             return None
         return status(self.session)
 
@@ -86,10 +86,8 @@ def status(session: Any) -> Table:
     rows = []
     for i in wire.ids:
         said = fresh.get(i, wire.engines[i])
+        host = "this host" if said["host"] == platform.node() else said["host"]
         state = "idle" if i in idle else "busy"
-        here = said["host"] == platform.node()
-        rows.append(
-            (i, "this host" if here else said["host"], said["pid"], said["cores"], human_bytes(said["memory"]), state, said["cwd"])
-        )
+        rows.append((i, host, said["pid"], said["cores"], human_bytes(said["memory"]), state, said["cwd"]))
     header = ("engine", "host", "pid", "cores", "memory", "state", "directory")
     return Table(header, [tuple(map(str, row)) for row in rows], caption=session.connection.origin)

@@ -11,9 +11,8 @@ from IPython.display import HTML, display
 
 from pxtools.errors import PxUsageError
 from pxtools.languages.cython_build import CythonFlags
-from pxtools.magics.common import PxMagics, evaluate, read_line
+from pxtools.magics.common import PxMagics, evaluate, expressions, read_line
 from pxtools.magics.display import show_replies
-from pxtools.magics.pxmap import expressions
 from pxtools.session.cython import CythonResult, cython_on
 
 
@@ -37,10 +36,8 @@ class PxCython(PxMagics):
     @argument("-+", "--cplus", action="store_true", help="Make C++.")
     @argument("-3", dest="language_level", action="store_const", const=3, help="Python 3 syntax.")
     @argument("-2", dest="language_level", action="store_const", const=2, help="Python 2 syntax.")
-    @argument("-f", "--force", action="store_true", help="Compile again although nothing changed.")
-    @argument(
-        "-c", "--compile-args", action="append", default=[], help="For the compiler: -c=-fopenmp; may be repeated."
-    )
+    @argument("-f", "--force", action="store_true", help="Compile again.")
+    @argument("-c", "--compile-args", action="append", default=[], help="For the compiler: -c=-fopenmp; repeatable.")
     @argument("--link-args", action="append", default=[], help="For the linker; may be repeated.")
     @argument("-l", "--lib", action="append", default=[], help="A library to link; may be repeated.")
     @argument("-n", "--name", help="Make the module importable under this name, too.")
@@ -57,7 +54,7 @@ class PxCython(PxMagics):
         """Compile a Cython cell once and bind its names here and on every engine.
 
         The short flags are those of `%%cython`. A cell that does not compile changes nothing anywhere. Functions and
-        instances of its classes can be mapped, collected, closed over and sampled; running a changed cell replaces them.
+        instances of its classes can be mapped, collected and sampled; running a changed cell replaces them.
 
         Examples
         --------
@@ -77,7 +74,7 @@ class PxCython(PxMagics):
             flags,
             force=args.force,
             check=args.check,
-            bounds=evaluate(expressions(args.bounds)[0], self.session.namespace),
+            bounds=evaluate(expressions(args.bounds)[0], self.names(None)),
             targets=args.targets,
             timeout_s=args.timeout,
         )

@@ -40,8 +40,8 @@ class PxOctave(LanguageMagics):
     def pxoctave(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Running | None:
         """Run Octave on every engine.
 
-        The short flags are those of `%%octave`. Names given by `-i` are pushed; `-o` names come back as plain Python and
-        NumPy values, one per engine. Figures are shown in the order of engines.
+        The short flags are those of `%%octave`. Names given by `-i` are pushed; `-o` names come back as plain Python
+        and NumPy values, one per engine. Figures are shown in the order of engines.
 
         Examples
         --------

@@ -9,10 +9,11 @@ from IPython.core.magic import line_cell_magic, magics_class, needs_local_scope,
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxError, PxUsageError
+from pxtools.magics import nested
 from pxtools.magics.common import PxMagics, read_line, renames
 from pxtools.magics.display import LastValues, Progress, Table, show_replies
 from pxtools.results import human_bytes
-from pxtools.session.run import Cell, RunResult, Running, plan, submit
+from pxtools.session.run import Cell, Running, RunResult, plan, submit, syntax_error
 
 
 @magics_class
@@ -40,7 +41,7 @@ class PxRun(PxMagics):
 
         Names that the code reads and the notebook holds are pushed; names that it assigns come back as `PerEngine`
         values: a sequence by engine with `.concat()`, `.stack()`, `.first()`, `.same()`. The code sees `px_rank`,
-        `px_size`, and with `--seed` an independent `px_rng`. Magics work in it, also `%%R` or `%%timeit` as its first line.
+        `px_size`, and with `--seed` an independent `px_rng`. Magics work in it, `%%timeit` as its first line, too.
 
         Examples
         --------
@@ -54,7 +55,12 @@ class PxRun(PxMagics):
             raise PxUsageError(f"`{args.rest}` is no option of %%pxrun; the code goes below.")
         if not code.strip():
             raise PxUsageError("there is nothing to run. Write `%pxrun x = px_rank`, or code below `%%pxrun`.")
-        asked = self._cell(args, code.lstrip("\n"))
+        code = code.lstrip("\n")
+        nested.refuse_old_names(code)
+        inner = nested.split(code)
+        if inner is not None and inner.magic in nested.ROUTES:
+            return self._route(nested.ROUTES[inner.magic], inner, args, local_ns)
+        asked = self._cell(args, code)
         local = self.locals_only(local_ns)
         if args.explain:
             return explain(self.session, asked, local)
@@ -64,18 +70,33 @@ class PxRun(PxMagics):
         failed_here = args.local and not self._run_here(asked.code)
         return self._finish(running, args, failed_here)
 
+    def _route(self, magic: str, inner: nested.Nested, args: Any, local_ns: Any) -> Any:
+        """Give the cell to the language's own magic."""
+        run = self.shell.find_cell_magic(magic)
+        line = f"{nested.options_for(magic, args)} {inner.line}".strip()
+        return run(line, inner.body) if magic == "pxcython" else run(line, inner.body, local_ns)
+
     def _cell(self, args: Any, code: str) -> Cell:
         first = code.split(maxsplit=1)[0]
+        inner = nested.split(code)
+        is_timed = inner is not None and inner.magic == "timeit"
+        if inner is not None and inner.magic in ("writefile", "file"):
+            args.targets = nested.one_per_host(self.session, args.targets)
+        try:
+            is_python = inner is not None and inner.magic in nested.PYTHON_BODIES
+            python = nested.python_of(self.shell, inner) if inner and is_python else self.shell.transform_cell(code)
+        except SyntaxError as error:
+            raise syntax_error(error) from None
         return Cell(
-            code=code,
-            python=self.shell.transform_cell(code),
+            code=nested.timed(inner) if inner and is_timed else code,
+            python=python,
             inputs=renames(args.input),
             outputs=renames(args.output),
             targets=args.targets,
             how=args.how,
             seed=args.seed,
             auto=not args.no_auto,
-            collects=not args.local,
+            collects=not args.local and not is_timed,
             extensions=(first.lstrip("%"),) if first.startswith("%%") else (),
         )
 
@@ -94,7 +115,8 @@ class PxRun(PxMagics):
             result = running.finish(args.timeout, tick)
         finally:
             if progress is not None:
-                progress.close()
+                n_done, n = len(running.call.replies), len(running.call.results)
+                progress.close(f"{n_done}/{n} engines done", n_done / n)
         return self._show(result, args.out, failed_here)
 
     def _show(self, result: RunResult, out: str | None, failed_here: bool) -> Any:
@@ -105,6 +127,8 @@ class PxRun(PxMagics):
             raise PxError("the cell failed here, see above; the engines ran it.")
         if out is not None:
             self.session.namespace[out] = result.last
+        if result.last is not None and all(type(value).__name__ == "TimeitResult" for value in result.last):
+            return nested.times_table(result.last)
         return LastValues.of(result.last, result.shown) if result.last is not None else None
 
 

@@ -17,6 +17,7 @@ import random
 import sys
 import time
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -137,6 +138,7 @@ def current() -> Engine:
         engine, old = Engine(shell.user_ns, shell), engine
         engine.__dict__.update(vars(old) if old is not None else {})
         shell.pxtools_engine = engine
+        warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's words to a cell that calls `exit`
     return engine
 
 
@@ -390,8 +392,9 @@ def clear(engine: Engine, message: Message) -> Message:
         engine.files.clear()
         engine.pinned.clear()
         engine.tasks.clear()
-    gone = [n for n in names if engine.namespace.pop(n, None) is not None]
+    gone = [name for name in names if name in engine.namespace]
     for name in names:
+        engine.namespace.pop(name, None)
         engine.put.pop(name, None)
     gc.collect()
     return {"gone": gone}

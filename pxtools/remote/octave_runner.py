@@ -113,9 +113,13 @@ def _print(line: str) -> None:
 
 def _check_octave() -> None:
     if shutil.which("octave") is None and shutil.which("octave-cli") is None:
-        raise PxMissing("Octave is not installed here.\nInstall it: `apt-get install octave gnuplot-nox fonts-freefont-otf`.")
+        raise PxMissing(
+            "Octave is not installed here.\nInstall it: `apt-get install octave gnuplot-nox fonts-freefont-otf`."
+        )
     if importlib.util.find_spec("oct2py") is None:
-        raise PxMissing('oct2py is not installed here.\nType: `%pip install "pxtools[octave]"`, and `%pxcluster restart`.')
+        raise PxMissing(
+            'oct2py is not installed here.\nType: `%pip install "pxtools[octave]"`, and `%pxcluster restart`.'
+        )
 
 
 def current(engine: Engine) -> Octave:
@@ -214,7 +218,9 @@ def _take_out(engine: Engine, octave: Octave, converter: Converter, message: Mes
             answer["missing"].append(name)
             continue
         if kind == "function_handle":
-            raise PxOctaveError(f"`{name}` is an Octave function handle, which Python cannot hold.\nCall it in the cell.")
+            raise PxOctaveError(
+                f"`{name}` is an Octave function handle, which Python cannot hold.\nCall it in the cell."
+            )
         values[there] = converter.from_octave(octave.session.pull(name, verbose=False), name, kind)
         engine.namespace[there] = values[there]
         engine.in_step(there)

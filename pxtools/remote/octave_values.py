@@ -82,7 +82,7 @@ class Converter:
     def _to_row(self, items: list[Any]) -> Any:
         """Make a row of numbers, else a cell array."""
         kinds = {type(item) for item in items}
-        if items and kinds <= {int, float, complex} or kinds == {bool}:
+        if (items and kinds <= {int, float, complex}) or kinds == {bool}:
             for item in items:
                 self._check(item, f"[float(i) for i in {self.name}]")
             return self._to_matrix(np.array(items))
@@ -125,7 +125,7 @@ class Converter:
         plain = self._from(value)
         if kind == "logical":
             array = np.asarray(plain).astype(bool)
-            return array.item() if array.ndim == 0 or array.size == 1 and not isinstance(value, np.ndarray) else array
+            return array.item() if array.ndim == 0 or (array.size == 1 and not isinstance(value, np.ndarray)) else array
         return plain
 
     def _from(self, value: Any) -> Any:
@@ -139,6 +139,8 @@ class Converter:
             return items
         if isinstance(value, Mapping):
             return {str(key): self._from(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._from(item) for item in value] if value else np.zeros((0, 0))
         if isinstance(value, np.ndarray):
             return np.ascontiguousarray(value)
         if isinstance(value, str | bool | float | complex | int):

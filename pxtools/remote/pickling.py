@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import linecache
 import pickle
 import random
 import sys
@@ -176,6 +177,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             "kwdefaults": function.__kwdefaults__,
             "annotations": function.__annotations__,
             "dict": function.__dict__,
+            "source": _typed_source(function.__code__.co_filename),
         }
         return build_function, (function.__code__, home, function.__closure__), state, None, None, fill_function
 
@@ -260,6 +262,9 @@ def build_function(
 def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     """Give a rebuilt function its names, defaults and attributes."""
     function.__globals__.update(state["contents"])
+    filename, text = function.__code__.co_filename, state["source"]
+    if text and filename not in linecache.cache:
+        linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     function.__name__ = state["name"]
     function.__qualname__ = state["qualname"]
     function.__module__ = state["module"]
@@ -268,6 +273,12 @@ def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     function.__kwdefaults__ = state["kwdefaults"]
     function.__annotations__ = state["annotations"]
     function.__dict__.update(state["dict"])
+
+
+def _typed_source(filename: str) -> str:
+    """Return the text of a cell, for tracebacks there; nothing for a file, which can be read."""
+    entry = linecache.cache.get(filename, ())
+    return "".join(entry[2]) if len(entry) == 4 and entry[1] is None else ""
 
 
 def make_cell() -> types.CellType:

@@ -22,7 +22,9 @@ def test_arrays_arrive_writable_aligned_and_private(session: Any, cell: Any, she
     assert [float(x[0]) for x in shell.user_ns["a"]] == [0.0, 1.0, 2.0, 3.0]
 
 
-def test_an_engine_that_writes_changes_neither_the_notebook_nor_another_engine(session: Any, cell: Any, shell: Any) -> None:
+def test_an_engine_that_writes_changes_neither_the_notebook_nor_another_engine(
+    session: Any, cell: Any, shell: Any
+) -> None:
     shell.user_ns["a"] = a = np.zeros(BIG)
     cell("%%pxrun --no-auto -i a\nif px_rank == 1: a[:] = 5")
     assert a.max() == 0
