@@ -17,6 +17,7 @@ _API = (
     "connect",
     "current_session",
     "cython",
+    "doctor",
     "imports",
     "map",
     "octave",

@@ -15,6 +15,7 @@ from typing import Any
 from pxtools.languages.cython_build import CythonFlags
 from pxtools.session.core import Session
 from pxtools.session.cython import CythonResult, cython_on
+from pxtools.session.doctor import Findings, examine
 from pxtools.session.languages import OCTAVE, R, language_cell
 from pxtools.session.mapping import map_on
 from pxtools.session.run import Cell
@@ -191,6 +192,11 @@ def octave(code: str, *, timeout: float | None = None, **options: Any) -> dict[s
     """
     plot = {"device": "svg", **options.pop("plot", {})}
     return _in_language(OCTAVE, code, timeout, plot=plot, **options)
+
+
+def doctor(*, targets: Any = None) -> Findings:
+    """Return what this process and the engines have, what does not work, and the lines to type."""
+    return examine(current_session(), targets=targets)
 
 
 def _in_language(runner: str, code: str, timeout: float | None, **options: Any) -> dict[str, Any]:

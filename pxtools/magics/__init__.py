@@ -26,6 +26,7 @@ MAGICS = (
     "pxcython",
     "pxR",
     "pxoctave",
+    "pxdoctor",
 )
 
 
