@@ -14,14 +14,8 @@ from pxtools.errors import PxClusterError, PxUsageError, StaleValue
 from pxtools.remote.pickling import Namespace, Packed, unpack
 from pxtools.results import Described, PerEngine, Remote
 from pxtools.session.failures import to_exception
-from pxtools.session.outgoing import (
-    Gatherer,
-    Gathering,
-    Ledger,
-    Parcel,
-    check_limit,
-    same_host_path,
-)
+from pxtools.session.ledger import Ledger, check_limit
+from pxtools.session.outgoing import Gatherer, Gathering, Parcel, same_host_path
 from pxtools.session.settings import Settings
 
 ENGINE = "pxtools.remote.engine."
@@ -87,6 +81,11 @@ class Session:
         assert self._wire is not None
         self._welcome(self._wire)
         return self._wire
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the cluster in use was started by pxtools, which then also stops it."""
+        return self._wire is not None and self._wire.connection.is_ours
 
     @property
     def connection(self) -> Connection:
