@@ -18,6 +18,7 @@ _API = (
     "current_session",
     "cython",
     "doctor",
+    "gather",
     "imports",
     "map",
     "octave",
@@ -26,6 +27,8 @@ _API = (
     "r",
     "run",
     "sample",
+    "scatter",
+    "who",
 )
 
 __all__ = ["__version__", *_API]

@@ -131,7 +131,7 @@ def _timeout_message(timeout_s: float, engines: list[int], stuck: list[int]) -> 
 
 
 def _stuck_message(stuck: list[int]) -> str:
-    return f"{name_engines(stuck)} cannot be interrupted. Replace: `%pxcluster restart`."
+    return f"{name_engines(stuck)} cannot be interrupted. Replace: `%pxcluster restart -t {','.join(map(str, stuck))}`."
 
 
 def name_engines(engine_ids: Iterable[int]) -> str:
@@ -184,7 +184,8 @@ class Wire:
         said = {}
         for i, reply in self.call("pxtools.remote.engine.describe", messages).items():
             if reply.answer is None:
-                raise PxClusterError(f"engine {i} does not answer: {reply.lost or reply.failure}")
+                why = reply.lost or "{type}: {message}".format_map(reply.failure or {})
+                raise PxClusterError(f"engine {i} cannot be used ({why}).\nReplace it: `%pxcluster restart`.")
             said[i] = reply.answer
         return said
 

@@ -34,7 +34,7 @@ class PxSample(PxMagics):
     @argument("--seed", type=int, help="Draws are the same for a seed on any number of engines.")
     @argument("--bounds", help="Hard bounds: (low, high), one pair per parameter, or a dict by name.")
     @argument("--scale", type=float, default=1.0, help="Spread of random starts where there are no bounds.")
-    @argument("--scalar", action="store_true", default=None, help="Call the target with one float per parameter.")
+    @argument("--scalar", action=argparse.BooleanOptionalAction, help="Call it with floats, or (--no-scalar) a vector.")
     @argument("--vectorized", action="store_true", help="The target takes (n_points, n_params), returns (n_points,).")
     @argument("--names", help="Parameter names: a,b,c.")
     @argument("--timeout", type=float, help="Stop after so many seconds.")

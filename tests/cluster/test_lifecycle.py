@@ -56,6 +56,7 @@ def test_new_engines_get_the_imports_and_names_that_the_old_ones_hold(own: Sessi
     new = own.restart()
     assert len(new) == 1
     assert new != [0]
+    assert own.restart(new[0]) != new
     assert state.collect(own, "(root(offset), CONSTANT)", how="list") == [(2.0, 7)]
 
 
