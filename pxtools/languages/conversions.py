@@ -87,6 +87,8 @@ _R = (
     ("np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])",),
     ("np.arange(24.0).reshape(2, 3, 4)",),
     ("np.arange(6).reshape(2, 3).T",),
+    ("np.array([[True, False], [True, True], [False, False]])",),
+    ("np.array([['a', 'b'], ['c', 'd'], ['e', 'f']])",),
     ("np.array([1.0, np.nan])",),
     (
         "np.ma.array([1.0, 2.0], mask=[False, True])",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +13,8 @@ from pxtools.engines import Reply
 from pxtools.errors import PxUsageError
 from pxtools.magics.common import PxMagics
 from pxtools.magics.display import Progress, label, show_replies
+from pxtools.session.core import Session
+from pxtools.session.languages import r_function
 from pxtools.session.run import Cell, Running, submit
 
 #: seconds after which output is shown as it comes; before, in the order of engines, equal output once
@@ -29,6 +33,20 @@ def dotted_names(specs: list[str] | None) -> dict[str, str]:
         if piece:
             pairs[dest] = source
     return pairs
+
+
+_R_FUNCTION = re.compile(r"(?<!\S)r:([A-Za-z.][\w.]*)")
+
+
+def name_r_functions(line: str) -> str:
+    """Return a magic's line with each word ``r:f`` as an expression, to be evaluated by `r_functions`."""
+    return _R_FUNCTION.sub(r"_px_r('\1')", line)
+
+
+def r_functions(session: Session, names: ChainMap[str, Any], targets: Any) -> ChainMap[str, Any]:
+    """Return the names of a magic's line, and what finds the functions of R among them."""
+    local = {**names.maps[0], "_px_r": lambda name: r_function(session, name, targets)}
+    return ChainMap(local, names.maps[-1])
 
 
 class LiveOutput:

@@ -97,7 +97,13 @@ def times_table(values: PerEngine) -> Table:
     from pxtools.languages.check import human_seconds
 
     rows = [
-        (str(engine), human_seconds(t.average), human_seconds(t.stdev), human_seconds(t.best), f"{t.repeat} x {t.loops:,}")
+        (
+            str(engine),
+            human_seconds(t.average),
+            human_seconds(t.stdev),
+            human_seconds(t.best),
+            f"{t.repeat} x {t.loops:,}",
+        )
         for engine, t in zip(values.engines, values, strict=True)
     ]
     return Table(("engine", "mean", "std", "best", "runs x loops"), rows, caption="%timeit")

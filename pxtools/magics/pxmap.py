@@ -11,6 +11,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
 from pxtools.magics.common import PxMagics, evaluate, expressions, read_line
+from pxtools.magics.language import name_r_functions, r_functions
 from pxtools.session.mapping import map_on
 
 __all__ = ["PxMap", "expressions"]
@@ -35,16 +36,19 @@ class PxMap(PxMagics):
     def pxmap(self, line: str, local_ns: dict[str, Any] | None = None) -> Any:
         """Map a function over items on the engines, with everything that it needs.
 
+        `r:f` is the function `f` that a `%%pxR` cell defined: it is called inside R, a batch of items at a time.
+
         Examples
         --------
         >>> squares = %pxmap square range(10)
         >>> %pxmap -o areas area widths heights
         """
-        args = read_line(self.pxmap, line, expressions)
+        args = read_line(self.pxmap, name_r_functions(line), expressions)
         nodes = expressions(args.rest)
         if len(nodes) < 2:
             raise PxUsageError("give a function and its items: `%pxmap f items`.")
-        function, *iterables = [evaluate(node, self.names(local_ns)) for node in nodes]
+        names = r_functions(self.session, self.names(local_ns), args.targets)
+        function, *iterables = [evaluate(node, names) for node in nodes]
         results = map_on(
             self.session,
             function,

@@ -12,6 +12,7 @@ from pxtools.errors import PxUsageError
 from pxtools.magics.common import PxMagics, evaluate, read_line
 from pxtools.magics.pxmap import expressions
 from pxtools.sampling import Samples
+from pxtools.magics.language import name_r_functions, r_functions
 from pxtools.session.sampling import sample
 
 
@@ -47,16 +48,16 @@ class PxSample(PxMagics):
 
         The target is a Python function or one compiled by Cython. One required parameter: it gets a float64 vector;
         two or more: it gets floats, and their names are the parameter names. The constants, helpers and modules that
-        it uses are found and sent. The draws are bit-identical for any number of engines.
+        it uses are found and sent. `r:f` is a function that a `%%pxR` cell defined; the walk then runs inside R. The draws are bit-identical for any number of engines.
 
         Examples
         --------
         >>> %pxsample gaussian --density --initial starts --draws 10000 --seed 1 -o walk
         """
-        args = read_line(self.pxsample, target_last(line))
+        args = read_line(self.pxsample, target_last(name_r_functions(line)))
         if len(expressions(args.rest)) != 1:
             raise PxUsageError(f"`{args.rest}`: give one target. Write `%pxsample f --draws 1000`.")
-        names = self.names(local_ns)
+        names = r_functions(self.session, self.names(local_ns), args.targets)
 
         def value(text: str | None) -> Any:
             return None if text is None else evaluate(expressions(text)[0], names)

@@ -300,7 +300,7 @@ class Converter:
             return [None if item is ri.NA_Character else str(item) for item in sexp]
         if isinstance(sexp, ri.ComplexSexpVector):
             return np.array(list(sexp), dtype=np.complex128)
-        raw = np.array(sexp.memoryview())
+        raw = np.array(sexp.memoryview()).ravel(order="F")  # a matrix has two dimensions in memory, too
         if isinstance(sexp, ri.BoolSexpVector):
             missing = raw == -_INT_MAX - 1
             return (

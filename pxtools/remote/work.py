@@ -60,6 +60,9 @@ def map_items(engine: Engine, message: Message) -> Message:
 
 def _map(engine: Engine, message: Message, items: list[Any]) -> tuple[list[Any], Message]:
     function, seed = engine.tasks[message["token"]], message["seed"]
+    batch = getattr(function, "map_batch", None)
+    if batch is not None and seed is None and not message["return_exceptions"]:
+        return _map_batch(engine, batch, items, message["first"])
     results: list[Any] = []
     for number, item in enumerate(items, start=message["first"]):
         if seed is not None:
@@ -71,6 +74,14 @@ def _map(engine: Engine, message: Message, items: list[Any]) -> tuple[list[Any],
                 return results, {"failed": number, "failure": failures.describe(error, engine.namespace)}
             results.append(error)
     return results, {}
+
+
+def _map_batch(engine: Engine, batch: Callable[[Any], list[Any]], items: list[Any], first: int) -> tuple[list[Any], Message]:
+    """Hand all items over at once, to a function of another language."""
+    try:
+        return batch(items), {}
+    except Exception as error:
+        return [], {"failed": first + getattr(error, "item", 0), "failure": failures.describe(error, engine.namespace)}
 
 
 def _packed_results(engine: Engine, results: list[Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -122,8 +123,8 @@ def _walk(target: Target, state: RwmState, generator: Generator, n_steps: int, i
     position = state.position.copy()
     draws, values = np.empty((n_kept, position.size)), np.empty(n_kept)
     counts, first_nan = np.zeros(3, dtype=np.int64), np.full(position.size, math.nan)
-    value = walk(
-        target.caller,
+    own_walk = getattr(target.function, "walk", None)  # a function of another language, whose loop runs there
+    value = (own_walk or partial(walk, target.caller))(
         position,
         state.value if state.value is not None else math.nan,
         n_steps,

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pxtools.errors import PxNameError, nearest
+from pxtools.remote.r_target import RFunction
 from pxtools.session.core import Session
 from pxtools.session.run import Cell
 
 R = "pxtools.remote.r_runner.run"
 OCTAVE = "pxtools.remote.octave_runner.run"
+DESCRIBE = "pxtools.remote.r_target.describe"
 
 #: a picture's settings, with the names of R's devices
 PLOT = {
@@ -23,6 +25,27 @@ PLOT = {
     "bg": None,
     "isolate": True,
 }
+
+
+def r_function(session: Session, name: str, targets: Any = None) -> RFunction:
+    """Return a function that a `%%pxR` cell defined, to be sampled or mapped.
+
+    Parameters
+    ----------
+    name
+        In R.
+    targets
+        Engines that will use it; all of them must have it.
+
+    Raises
+    ------
+    PxUsageError
+        An engine's R has no such function.
+    """
+    engines = session.targets(targets)
+    said = session.good(session.wire.call(DESCRIBE, {i: {"name": name} for i in engines}))
+    first = next(iter(said.values()))
+    return RFunction(name, first["required"], first["optional"])
 
 
 def language_cell(

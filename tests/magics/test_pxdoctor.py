@@ -18,9 +18,8 @@ def test_versions_here_and_there_are_side_by_side(cell: Any) -> None:
 
 def test_a_difference_is_marked_and_a_lack_has_the_line_to_type(cell: Any, session: Any) -> None:
     cell("%pxrun import os; os.environ['RPY2_CFFI_MODE'] = f'mode {px_rank // 2}'")
-    cell(
-        "%pxrun os.environ['PATH_KEPT'] = os.environ['PATH']; os.environ['PATH'] = '/nowhere' if px_rank == 3 else os.environ['PATH']"
-    )
+    cell("%pxrun os.environ['PATH_KEPT'] = os.environ['PATH']")
+    cell("%pxrun -t 3 os.environ['PATH'] = '/nowhere'")
     try:
         table = cell("%pxdoctor")
     finally:
