@@ -48,7 +48,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 def test_the_section_of_a_magic_has_its_options_and_no_others(name: str) -> None:
     text = section(name)
     first_cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
-    documented = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", " ".join(first_cells)))
+    documented = set(re.findall(r"(?<![\w-])--?[A-Za-z0-9+][\w-]*", " ".join(first_cells)))
     assert [spellings for spellings in options(name) if not documented & set(spellings)] == []
     sharing = [other for other in MAGICS if f"%{other}`" in text.splitlines()[0]]  # `%pxscatter`, `%pxgather`
     known = {option for other in sharing for spellings in options(other) for option in spellings}

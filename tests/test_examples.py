@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,25 @@ def test_first_steps_show_what_their_text_says(executed: Any) -> None:
     assert "caught: division by zero" in shown(notebook, "except ZeroDivisionError")
     assert "Did you mean `--targets`?" in shown(notebook, "--tragets")
     assert "CONSTANT" not in shown(notebook, "%pxclear")
+
+
+@pytest.mark.skipif(
+    not (shutil.which("R") and shutil.which("octave") and find_spec("rpy2") and find_spec("oct2py") and find_spec("Cython")),
+    reason="needs R, Octave, rpy2, oct2py and Cython",
+)
+def test_the_languages_show_what_their_text_says(executed: Any) -> None:
+    notebook, _ = executed("languages")
+    assert "DIFFERENT at 200 of 200 points" in shown(notebook, "bell_c")
+    assert "undeclared name not builtin: wrong" in shown(notebook, "return wrong * x")
+    assert "(80000, 2)" in shown(notebook, "pooled.shape")
+    assert "20000 points" in shown(notebook, "%%pxR -i points")
+    assert "object 'unknown' not found" in shown(notebook, "mean(x) + unknown")
+    assert "[0.0, 1.0, 8.0, 27.0, 64.0, 125.0]" in shown(notebook, "%pxmap r:cube")
+    assert "3 x 1,000" in shown(notebook, "%%timeit")
+    assert len(pictures(notebook)) == 1
+    assert "<svg" in "".join(
+        output.get("data", {}).get("image/svg+xml", "") for cell in code_cells(notebook) for output in cell.outputs
+    )
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -151,6 +151,20 @@ _OCTAVE = (
     ("np.array([['a', 'bc']])", "['a', 'bc']", "an array of texts is a cell array"),
     ("np.array([[1.0, np.nan]])",),
     ("dt.date(2026, 11, 22)", "!`v`: Octave has nothing like a Python date", "an error: send numbers or text"),
+    ("b'bytes'", "!`v`: Octave has nothing like a Python bytes", "an error"),
+    ("[1, None]", "[1.0, np.zeros((0, 0))]", "a cell array; numbers are doubles, nothing is an empty matrix"),
+    (
+        "np.ma.array([1.0, 2.0], mask=[False, True])",
+        "!`v`: Octave has no masked arrays",
+        "an error that offers filled(np.nan)",
+    ),
+    (
+        "np.array(['2026-11-22'], dtype='datetime64[D]')",
+        "!`v`: Octave has nothing like an array of datetime64",
+        "an error",
+    ),
+    ("pd.Series([1.5, 2.5], index=['a', 'b'])", "np.array([[1.5, 2.5]])", "a row; labels stay in Python"),
+    ("pd.Categorical(['a', 'b'])", "['a', 'b']", "a cell array of texts"),
     ("pd.DataFrame({'a': [1.5, 2.5]})", "{'a': np.array([[1.5], [2.5]])}", "a data frame is a struct of columns"),
 )
 

@@ -61,7 +61,7 @@ def package(name: str) -> str:
 def compiler() -> str:
     """Return the C compiler of this Python's build with its version; empty when it is not here."""
     command = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
-    found = said_version(command, "--version", r"(\d+\.\d+\S*)")
+    found = said_version(command, "--version", r"(\d+\.\d+[\w.+-]*)")
     return f"{os.path.basename(command)} {found}" if found else ""
 
 

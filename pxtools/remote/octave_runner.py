@@ -68,6 +68,8 @@ class Octave:
     def __init__(self) -> None:
         _check_octave()
         os.environ.pop("DISPLAY", None)
+        if shutil.which("octave-cli"):  # `octave` itself complains that there is no display
+            os.environ.setdefault("OCTAVE_EXECUTABLE", str(shutil.which("octave-cli")))
         with redirect_stderr(io.StringIO()):
             from oct2py import Oct2Py
 
@@ -77,6 +79,7 @@ class Octave:
             (self.folder / f"{name}.m").write_text(text)
         self._cells = itertools.count(1)
         self.quietly(f"addpath ('{self.folder}'); set (0, 'defaultfigurevisible', 'off');")
+        self.quietly("warning ('off', 'Octave:gnuplot-graphics');")
 
     def quietly(self, code: str) -> None:
         """Run code of our own; what it prints is dropped."""

@@ -59,6 +59,8 @@ class Converter:
             return {str(label): value[label].to_numpy().reshape(-1, 1) for label in value.columns}
         if isinstance(value, list | tuple | range):
             return self._to_row(list(value))
+        if isinstance(value, np.ma.MaskedArray):
+            raise PxOctaveError(f"`{self.name}`: Octave has no masked arrays. Send `{self.name}.filled(np.nan)`.")
         if hasattr(value, "__array__") and not isinstance(value, type):
             return self._to_matrix(np.asarray(value))
         hint = " It has no order: send `sorted(...)`." if isinstance(value, set | frozenset) else ""

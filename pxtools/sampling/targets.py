@@ -49,9 +49,10 @@ class Target:
 
     @property
     def tier(self) -> str:
-        """What the function is made of: `python`, `cython`, or the name of its type."""
+        """What the function is made of: `python`, `cython`, `R`, or the name of its type."""
         kind = type(self.function).__name__
-        return {"function": "python", "method": "python", "cython_function_or_method": "cython"}.get(kind, kind)
+        known = {"function": "python", "method": "python", "cython_function_or_method": "cython", "RFunction": "R"}
+        return known.get(kind, kind)
 
     @property
     def caller(self) -> Callable[..., Any]:
