@@ -17,7 +17,7 @@ from pxtools.session.core import Session
 from pxtools.session.languages import r_function
 from pxtools.session.run import Cell, Running, submit
 
-#: seconds after which output is shown as it comes; before, in the order of engines, equal output once
+#: seconds that output waits for the cell's end, to be shown in the order of engines, equal output once
 _LIVE_AFTER_S = 1.0
 
 
@@ -50,18 +50,24 @@ def r_functions(session: Session, names: ChainMap[str, Any], targets: Any) -> Ch
 
 
 class LiveOutput:
-    """Shows whole lines as engines print them, once the cell has lasted a while."""
+    """Shows whole lines of a cell that goes on for a while after printing them."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._waiting_since: float | None = None
         self._shown: dict[int, int] = {}
 
     def tick(self, printed: Mapping[int, str]) -> None:
         """Show what is new."""
-        if time.monotonic() - self._began < _LIVE_AFTER_S:
+        ends = {engine: text.rfind("\n") + 1 for engine, text in printed.items()}
+        if all(end <= self._shown.get(engine, 0) for engine, end in ends.items()):
             return
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        if now - self._waiting_since < _LIVE_AFTER_S:
+            return
+        self._waiting_since = None
         for engine, text in sorted(printed.items()):
-            end = text.rfind("\n") + 1
+            end = ends[engine]
             for line in text[self._shown.get(engine, 0) : end].splitlines():
                 print(f"{label([engine])} {line}", flush=True)
             self._shown[engine] = max(end, self._shown.get(engine, 0))

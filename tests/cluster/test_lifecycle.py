@@ -138,7 +138,7 @@ def test_a_cluster_of_the_default_profile_is_found(own: Session) -> None:
 
 
 def test_a_missing_file_is_an_error_that_says_which_files_are_meant(own: Session) -> None:
-    with pytest.raises(PxClusterError, match="no file nowhere.json"):
+    with pytest.raises(PxClusterError, match=r"no file nowhere\.json"):
         own.connect(file="nowhere.json")
 
 
