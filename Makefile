@@ -1,8 +1,8 @@
 # `make demo` and `make test` are all that needs typing; each prepares .venv by itself.
 
 PYTHON ?= python3
-# numba and octave join this list with the first test that needs them
-EXTRAS ?= cython r plot arviz
+# numba joins this list with the first test that needs it
+EXTRAS ?= cython r octave plot arviz
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/pxtools-is-set-up

@@ -51,6 +51,10 @@ def missing_packages():
         lost["python3-dev"] = "no Python headers: kernels are served by their NumPy twins"
     if not shutil.which("R"):
         lost["r-base-core"] = "no R: R cells and their tests are skipped"
+    if not shutil.which("octave"):
+        lost["octave"] = "no Octave: Octave cells and their tests are skipped"
+    if not shutil.which("gnuplot"):
+        lost["gnuplot-nox"] = lost["fonts-freefont-otf"] = "no gnuplot: Octave cells draw no pictures"
     return lost
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pxtools.errors import PxNameError, PxRError, PxTimeout, PxUsageError
+from pxtools.errors import PxClusterError, PxNameError, PxRError, PxTimeout, PxUsageError
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("R") is None, reason="R is not installed: apt-get install r-base-core"),
@@ -168,3 +168,15 @@ def test_the_plain_twin_does_the_same(cell: Any, shell: Any) -> None:
     shell.user_ns["base"] = 4
     outputs = pxtools.r("y <- base + 1", inputs={"base": "base"}, outputs={"y": "y"})
     assert list(outputs["y"]) == [5] * 4
+
+
+def test_an_error_on_one_engine_names_it(cell: Any, capsys: Any) -> None:
+    cell("%pxrun n = px_rank")
+    with pytest.raises(PxRError, match="only here"):
+        cell("%%pxR -i n\nif (n == 2) stop('only here')")
+    assert "(engine 2); 3 of 4 engines finished" in capsys.readouterr().out
+
+
+def test_without_a_cluster_the_error_says_so(cell: Any, no_cluster: Any) -> None:
+    with pytest.raises(PxClusterError):
+        cell("%%pxR\n1")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pxtools.errors import PxCompileError, PxMissing, PxUsageError
+from pxtools.errors import PxClusterError, PxCompileError, PxMissing, PxUsageError
 
 pytest.importorskip("Cython", reason="Cython is not installed")
 
@@ -255,3 +255,9 @@ def test_the_plain_twin_does_the_same(cell: Any, shell: Any) -> None:
     assert result.names == ("thrice",)
     assert np.isclose(shell.user_ns["thrice"](2), 6)
     assert dataclasses.is_dataclass(result)
+
+
+def test_without_a_cluster_the_error_says_so_and_nothing_is_bound(cell: Any, shell: Any, no_cluster: Any) -> None:
+    with pytest.raises(PxClusterError):
+        cell("%%pxcython\ndef alone(double x):\n    return x\n")
+    assert "alone" not in shell.user_ns

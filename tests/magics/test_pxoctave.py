@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pxtools.errors import PxNameError, PxOctaveError, PxUsageError
+from pxtools.errors import PxClusterError, PxNameError, PxOctaveError, PxTimeout, PxUsageError
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("octave") is None, reason="Octave is not installed: apt-get install octave"),
@@ -88,3 +88,22 @@ def test_the_plain_twin_does_the_same(cell: Any, shell: Any) -> None:
     shell.user_ns["base"] = 4
     outputs = pxtools.octave("y = base + 1;", inputs={"base": "base"}, outputs={"y": "y"})
     assert list(outputs["y"]) == [5.0] * 4
+
+
+def test_a_cell_that_takes_too_long_is_interrupted_and_octave_works_on(cell: Any, shell: Any) -> None:
+    with pytest.raises(PxTimeout):
+        cell("%%pxoctave --timeout 2\nwhile true\n  x = 1;\nend")
+    cell("%%pxoctave -o y\ny = 2;")
+    assert shell.user_ns["y"].same() == 2.0
+
+
+def test_an_error_on_one_engine_names_it(cell: Any, capsys: Any) -> None:
+    cell("%pxrun n = px_rank")
+    with pytest.raises(PxOctaveError, match="only here"):
+        cell("%%pxoctave -i n\nif n == 2\n  error('only here');\nend")
+    assert "(engine 2); 3 of 4 engines finished" in capsys.readouterr().out
+
+
+def test_without_a_cluster_the_error_says_so(cell: Any, no_cluster: Any) -> None:
+    with pytest.raises(PxClusterError):
+        cell("%%pxoctave\n1;")
