@@ -180,3 +180,16 @@ def test_an_error_on_one_engine_names_it(cell: Any, capsys: Any) -> None:
 def test_without_a_cluster_the_error_says_so(cell: Any, no_cluster: Any) -> None:
     with pytest.raises(PxClusterError):
         cell("%%pxR\n1")
+
+
+def test_a_converter_and_a_display_function_of_the_engines_are_used(cell: Any, shell: Any, capsys: Any) -> None:
+    cell("import numpy as np\nxs = np.arange(3.0)")
+    cell("""%%pxrun
+from rpy2.robjects import default_converter, numpy2ri
+rules = default_converter + numpy2ri.converter
+def show_it(value, settings):
+    print("shown", value[0])
+""")
+    cell("%%pxR -c rules -d show_it -i xs -o ys\nys <- xs + 1\n42")
+    assert capsys.readouterr().out.splitlines()[-1] == "[0-3] shown 42.0"
+    assert np.array_equal(np.ravel(shell.user_ns["ys"][0]), [1.0, 2.0, 3.0])

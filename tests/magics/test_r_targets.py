@@ -32,7 +32,7 @@ def test_a_density_in_r_gives_the_draws_of_the_same_density_in_python(cell: Any)
 def test_a_log_density_of_a_vector_with_bounds_agrees_too(cell: Any) -> None:
     cell("%%pxR\nlogp <- function(v) -sum(v^2) / 2")
     cell("def logp(v):\n    return -float((v**2).sum()) / 2")
-    options = f"--bounds [(-1,1),(0,2)] {LINE}"
+    options = "--bounds [(-1,1),(0,2)] --seed 5 --draws 9000 --warmup 20 --chains 2 --step 0.7"
     np.testing.assert_allclose(
         cell(f"%pxsample r:logp {options}").draws, cell(f"%pxsample logp {options}").draws, rtol=1e-12
     )
