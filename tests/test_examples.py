@@ -111,7 +111,7 @@ def test_first_steps_show_what_their_text_says(executed: Any) -> None:
 
 
 @pytest.mark.skipif(
-    not (shutil.which("R") and shutil.which("octave") and find_spec("rpy2") and find_spec("oct2py") and find_spec("Cython")),
+    not (all(map(shutil.which, ("R", "octave"))) and all(map(find_spec, ("rpy2", "oct2py", "Cython")))),
     reason="needs R, Octave, rpy2, oct2py and Cython",
 )
 def test_the_languages_show_what_their_text_says(executed: Any) -> None:

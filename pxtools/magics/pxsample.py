@@ -11,9 +11,9 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
 from pxtools.magics.common import PxMagics, evaluate, read_line
+from pxtools.magics.language import name_r_functions, r_functions
 from pxtools.magics.pxmap import expressions
 from pxtools.sampling import Samples
-from pxtools.magics.language import name_r_functions, r_functions
 from pxtools.session.sampling import sample
 
 
@@ -49,7 +49,8 @@ class PxSample(PxMagics):
 
         The target is a Python function or one compiled by Cython. One required parameter: it gets a float64 vector;
         two or more: it gets floats, and their names are the parameter names. The constants, helpers and modules that
-        it uses are found and sent. `r:f` is a function that a `%%pxR` cell defined; the walk then runs inside R. The draws are bit-identical for any number of engines.
+        it uses are found and sent. `r:f` is a function that a `%%pxR` cell defined; the walk then runs inside R. The
+        draws are bit-identical for any number of engines.
 
         Examples
         --------

@@ -103,9 +103,7 @@ def _factor(converter: Converter, series: Any) -> Any:
 
 def from_r_frame(converter: Converter, sexp: Any, classes: list[str]) -> Any:
     """Return a data.frame as a DataFrame, a factor as a Categorical."""
-    from pxtools.remote.r_values import _pandas, attribute
-
-    pd = _pandas(converter.name)
+    pd = pandas_for(converter.name)
     if "factor" in classes:
         return _categorical(pd, sexp, classes)
     names = [str(name) for name in attribute(sexp, "names") or ()]
@@ -122,8 +120,6 @@ def _n_rows(rows: Any, columns: list[Any]) -> int:
 
 
 def _series(converter: Converter, pd: Any, column: Any) -> Any:
-    from pxtools.remote.r_values import attribute
-
     ri = converter.ri
     classes = list(attribute(column, "class") or ())
     if "factor" in classes:
@@ -149,9 +145,27 @@ def _series(converter: Converter, pd: Any, column: Any) -> Any:
 
 
 def _categorical(pd: Any, sexp: Any, classes: list[str]) -> Any:
-    from pxtools.remote.r_values import attribute
-
     codes = np.array(sexp.memoryview()).astype(np.int64)
     codes = np.where(codes == -(2**31), 0, codes) - 1
     levels = [str(level) for level in attribute(sexp, "levels") or ()]
     return pd.Categorical.from_codes(codes, categories=levels, ordered="ordered" in classes)
+
+
+def attribute(sexp: Any, name: str) -> Any:
+    """Return an attribute of an R object, or None."""
+    try:
+        found = sexp.do_slot(name)
+    except LookupError:
+        return None
+    return None if type(found).__name__ == "NULLType" else found
+
+
+def pandas_for(name: str) -> Any:
+    """Return pandas, which the value `name` needs."""
+    try:
+        import pandas as pd
+    except ImportError:
+        raise PxRError(
+            f"`{name}` needs pandas on the engines. Type: `%pip install pandas`, and restart them."
+        ) from None
+    return pd

@@ -17,7 +17,8 @@ from typing import Any
 from pxtools.errors import PxMissing, PxNameError, PxRError, PxUsageError
 from pxtools.remote import failures
 from pxtools.remote.engine import Engine, Message, receive, send_back
-from pxtools.remote.r_values import Converter, attribute
+from pxtools.remote.r_frames import attribute
+from pxtools.remote.r_values import Converter
 
 #: a list of R functions; every error becomes a value, with the line of the cell that it comes from
 _HELPERS = r"""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pxtools.errors import PxRError
+from pxtools.remote.r_frames import attribute, from_r_frame, pandas_for, to_r_frame
 
 _INT_MAX = 2**31 - 1
 _EXACT_MAX = 2**53
@@ -145,7 +146,7 @@ class Converter:
         if array.ndim == 0:
             return self._to(array.item() if array.dtype.kind != "M" else array.reshape(1)[0])
         if array.dtype.names:
-            return self._to_pandas(_pandas(self.name).DataFrame.from_records(array))
+            return self._to_pandas(pandas_for(self.name).DataFrame.from_records(array))
         missing = np.ma.getmaskarray(array).ravel(order="F") if np.ma.isMaskedArray(array) else None
         flat = np.ma.getdata(array).ravel(order="F")
         made = self._to_vector(flat.tolist()) if array.dtype.kind == "O" else self._bare(flat, missing)
@@ -223,8 +224,6 @@ class Converter:
         return made
 
     def _to_pandas(self, value: Any) -> Any:
-        from pxtools.remote.r_frames import to_r_frame
-
         return to_r_frame(self, value)
 
     # --- R to Python
@@ -247,8 +246,6 @@ class Converter:
         kinds = attribute(sexp, "class")
         classes = list(kinds) if kinds is not None else []
         if {"data.frame", "factor"} & set(classes):
-            from pxtools.remote.r_frames import from_r_frame
-
             return from_r_frame(self, sexp, classes)
         if isinstance(sexp, ri.ListSexpVector) and not classes:
             return self._from_list(sexp)
@@ -288,7 +285,7 @@ class Converter:
             return array
         names = attribute(sexp, "names")
         if names is not None:
-            return _pandas(self.name).Series(array, index=list(names))
+            return pandas_for(self.name).Series(array, index=list(names))
         return _scalar(array[0], array, sexp) if len(array) == 1 else array
 
     def array_of(self, sexp: Any, classes: Sequence[str]) -> Any:
@@ -336,15 +333,6 @@ class Converter:
             times = np.round(clean * _UNITS[unit] * 1e6).astype(np.int64).astype("timedelta64[us]")
         times[missing] = "NaT"
         return times
-
-
-def attribute(sexp: Any, name: str) -> Any:
-    """Return an attribute of an R object, or None."""
-    try:
-        found = sexp.do_slot(name)
-    except LookupError:
-        return None
-    return None if type(found).__name__ == "NULLType" else found
 
 
 def _scalar(value: Any, array: Any, sexp: Any) -> Any:
@@ -400,13 +388,3 @@ def _atomic(ri: Any) -> tuple[type, ...]:
         ri.ComplexSexpVector,
         ri.ByteSexpVector,
     )
-
-
-def _pandas(name: str) -> Any:
-    try:
-        import pandas as pd
-    except ImportError:
-        raise PxRError(
-            f"`{name}` needs pandas on the engines. Type: `%pip install pandas`, and restart them."
-        ) from None
-    return pd

@@ -76,7 +76,9 @@ def _map(engine: Engine, message: Message, items: list[Any]) -> tuple[list[Any],
     return results, {}
 
 
-def _map_batch(engine: Engine, batch: Callable[[Any], list[Any]], items: list[Any], first: int) -> tuple[list[Any], Message]:
+def _map_batch(
+    engine: Engine, batch: Callable[[Any], list[Any]], items: list[Any], first: int
+) -> tuple[list[Any], Message]:
     """Hand all items over at once, to a function of another language."""
     try:
         return batch(items), {}
