@@ -10,7 +10,7 @@ from numpy.random import SeedSequence
 from numpy.typing import ArrayLike, NDArray
 
 from pxtools.errors import PxUsageError, nearest
-from pxtools.sampling.samplers import SAMPLERS
+from pxtools.sampling.samplers import SAMPLERS, Sampler
 from pxtools.sampling.starts import Bounds, Initial, RandomStart, read_bounds, read_initial
 from pxtools.sampling.targets import Target
 
@@ -30,13 +30,15 @@ class SamplePlan:
     draws, warmup, thin : int
         Kept draws per chain, discarded steps, steps per kept draw.
     n_chains, n_groups : int
-        Chains, and the scheduling groups they form; group `g` holds the chains `g * k … (g + 1) * k - 1`.
+        Chains, and the scheduling groups they form; see `chains_of`.
     seed : int
         The entropy of all streams; fresh when none was given.
     step : (n_params,) array
         Half-width of the proposal per parameter.
     lower, upper : (n_params,) array
         Hard bounds, infinite where there are none.
+    period : (n_params,) array
+        Distance of the bounds where a parameter is periodic, else 0.
     initial : (n_chains, n_params) array
         Start points; empty when they are random.
     random_start : RandomStart or None
@@ -58,6 +60,7 @@ class SamplePlan:
     step: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
+    period: NDArray[np.float64]
     initial: NDArray[np.float64]
     random_start: RandomStart | None
     notes: tuple[str, ...] = ()
@@ -66,6 +69,10 @@ class SamplePlan:
     def n_steps(self) -> int:
         """Steps that each group takes in all, warm-up included."""
         return self.warmup + self.draws * self.thin
+
+    def chains_of(self, group: int) -> range:
+        """Return the numbers of the chains of a group; sizes differ by one at most."""
+        return range(group * self.n_chains // self.n_groups, (group + 1) * self.n_chains // self.n_groups)
 
 
 def make_plan(
@@ -80,8 +87,8 @@ def make_plan(
     bounds: Bounds | None = None,
     scale: float = 1.0,
     seed: int | None = None,
-    sampler: str = "rwm",
-    default_chains: int = 4,
+    sampler: str = "auto",
+    default_chains: int = 0,
 ) -> SamplePlan:
     """Check the options of a run and fill in its defaults.
 
@@ -92,7 +99,7 @@ def make_plan(
     draws, warmup, thin : int
         Kept draws per chain; discarded steps (default: the sampler's); steps per kept draw.
     chains : int, optional
-        Default: the rows of `initial`, else `default_chains`, rounded up to whole groups.
+        Default: the rows of `initial`, else `default_chains` rounded up to whole groups.
     step : float or (n_params,) array
         `rwm`: half-width of the uniform box.
     initial : (n_chains, n_params) or (n_params,) array, or callable, optional
@@ -106,7 +113,7 @@ def make_plan(
     sampler : str
         A key of `SAMPLERS`.
     default_chains : int
-        Chains when neither `chains` nor `initial` tells; a session asks for at least two per engine.
+        Chains when neither `chains` nor `initial` tells, if the sampler's own default is less.
 
     Raises
     ------
@@ -119,6 +126,8 @@ def make_plan(
         )
     seed = _entropy(seed)
     box = read_bounds(target, bounds)
+    row = SAMPLERS[sampler]
+    default_chains = _whole_groups(max(default_chains, row.default_chains), row.chains_per_group)
     points = None
     if initial is not None:
         points = read_initial(initial, target, _count("chains", chains), default_chains, seed)
@@ -126,22 +135,22 @@ def make_plan(
     lower, upper = _full_box(target, box)
     random_start = RandomStart(lower, upper, _positive("scale", scale)) if points is None else None
     _check_inside(target, points, lower, upper)
-    per_group = SAMPLERS[sampler].chains_per_group
-    n_chains = len(points) if points is not None else _whole_groups(_count("chains", chains), default_chains, per_group)
+    n_chains = len(points) if points is not None else _count("chains", chains) or default_chains
     return SamplePlan(
         target_name=target.name,
         names=target.names,
         is_density=target.is_density,
         sampler=sampler,
         draws=_count("draws", draws) or 1,
-        warmup=SAMPLERS[sampler].warmup if warmup is None else _count("warmup", warmup, least=0) or 0,
+        warmup=_warmup(row, len(target.names)) if warmup is None else _count("warmup", warmup, least=0) or 0,
         thin=_count("thin", thin) or 1,
         n_chains=n_chains,
-        n_groups=n_chains // per_group,
+        n_groups=max(1, n_chains // row.chains_per_group),
         seed=seed,
         step=_steps(target, step),
         lower=lower,
         upper=upper,
+        period=np.zeros(len(upper)),
         initial=np.empty((0, len(target.names))) if points is None else points,
         random_start=random_start,
         notes=_start_notes(random_start),
@@ -238,13 +247,12 @@ def _check_inside(
         )
 
 
-def _whole_groups(chains: int | None, default_chains: int, per_group: int) -> int:
-    wanted = default_chains if chains is None else chains
-    if chains is not None and chains % per_group:
-        raise PxUsageError(
-            f"--chains {chains} is not a whole number of groups of {per_group}.\nGive a multiple of {per_group}."
-        )
-    return -(-wanted // per_group) * per_group
+def _warmup(row: Sampler, n_params: int) -> int:
+    return max(row.warmup, row.warmup_per_parameter * n_params)
+
+
+def _whole_groups(chains: int, per_group: int) -> int:
+    return -(-chains // per_group) * per_group
 
 
 def _start_notes(random_start: RandomStart | None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pxtools.errors import PxUsageError, TargetError
-from pxtools.kernels.rwm_numpy import value_at
+from pxtools.kernels.calls_numpy import value_at
 from pxtools.kernels.target_calls import call_text, is_refused, name_of, refuse_value
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
