@@ -105,7 +105,9 @@ def run(code: str, *, timeout: float | None = None, **options: Any) -> dict[str,
     return finished.outputs
 
 
-def map(function: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, **options: Any) -> list[Any]:
+def map(
+    function: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, **options: Any
+) -> list[Any]:
     """Map over the engines, balanced, in order; see `pxtools.session.mapping.map_on`."""
     return map_on(current_session(), function, *iterables, timeout_s=timeout, **options)
 
@@ -124,6 +126,7 @@ class Parallel:
         self.options = dict(options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function here."""
         return self.function(*args, **kwargs)
 
     def map(self, *iterables: Iterable[Any]) -> list[Any]:

@@ -108,8 +108,6 @@ def execute(source: Path, target: Path, *, n_engines: int | None = None) -> Any:
             raise DemoFailed(f"{error}\nSee {target}.") from None
         finally:
             nbformat.write(notebook, target)
-            if kernel.has_kernel:
-                kernel.shutdown_kernel()
             left_over = end_left_over(environment["IPYTHONDIR"])
     if left_over:
         raise DemoFailed(f"outlived the kernel, and were ended: {'; '.join(left_over)}")
@@ -117,7 +115,7 @@ def execute(source: Path, target: Path, *, n_engines: int | None = None) -> Any:
 
 
 def run_cells(notebook: Any, kernel: Any, folder: Path, environment: dict[str, str]) -> None:
-    """Start the kernel in `folder` and execute the cells, which take up their outputs.
+    """Start the kernel in `folder`, execute the cells, which take up their outputs, and stop the kernel.
 
     Raises
     ------
@@ -136,6 +134,11 @@ def run_cells(notebook: Any, kernel: Any, folder: Path, environment: dict[str, s
         raise DemoFailed(f"a cell raised {error.ename}: {error.evalue}") from None
     except (CellTimeoutError, DeadKernelError) as error:
         raise DemoFailed(str(error)) from None
+    except AssertionError:  # nbclient 0.11 answers SIGINT by stopping the kernel, and then misses it
+        raise DemoFailed("interrupted.") from None
+    finally:
+        if kernel.has_kernel:
+            kernel.shutdown_kernel()
 
 
 def ask_for_engines(notebook: Any, n_engines: int) -> None:

@@ -37,7 +37,7 @@ class Remote:
     type: str
     shape: tuple[int, ...]
     dtype: str
-    fetch: Callable[[Remote], Any]
+    fetch: Callable[[Sequence[Remote]], list[Any]]
 
     def __repr__(self) -> str:
         shape = f" {self.dtype}{list(self.shape)}" if self.shape else ""
@@ -90,14 +90,23 @@ class PerEngine(Sequence[Any]):
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        slot = self._slots[index]
-        if isinstance(slot, Remote):
-            slot = self._slots[index] = slot.fetch(slot)
-        return slot
+            chosen = range(*index.indices(len(self)))
+            self._load(chosen)
+            return self._slots[index]
+        self._load([range(len(self))[index]])
+        return self._slots[index]
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
+        self._load(range(len(self)))
+        return iter(list(self._slots))
+
+    def _load(self, indices: Sequence[int]) -> None:
+        """Fetch those of the values that are still on their engines, all at once."""
+        away = [i for i in indices if isinstance(self._slots[i], Remote)]
+        if away:
+            values = self._slots[away[0]].fetch([self._slots[i] for i in away])
+            for i, value in zip(away, values, strict=True):
+                self._slots[i] = value
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PerEngine | list | tuple):

@@ -241,9 +241,7 @@ def _running_default() -> Connection | None:
     return _with_client(cluster, "a cluster of the default profile")
 
 
-def connect(
-    *, file: str | None = None, profile: str | None = None, cluster_id: str | None = None
-) -> Connection:
+def connect(*, file: str | None = None, profile: str | None = None, cluster_id: str | None = None) -> Connection:
     """Connect to an existing cluster, which pxtools will never stop.
 
     Parameters

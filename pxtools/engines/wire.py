@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import os
+import platform
 import shutil
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 
 import cloudpickle
 import ipyparallel as ipp
+import psutil
 
 import pxtools
 from pxtools.engines.cluster import Connection
@@ -151,6 +155,8 @@ class Wire:
         self.client = connection.client
         #: engine id to what it said of itself when it was first spoken to
         self.engines: dict[int, Message] = {}
+        #: what engines know this client by
+        self.name = (platform.node(), os.getpid(), uuid.uuid4().hex)
         #: large arrays go to engines of this host through files in here
         self.folder = sharing.make_folder()
         #: called with a line when an engine is lost while others still work
@@ -169,11 +175,28 @@ class Wire:
         new = [i for i in alive if i not in self.engines]
         if new:
             self._bring_code(new)
-            for i, reply in self.call("pxtools.remote.engine.describe", {i: {"engine_id": i, "folder": self.folder} for i in new}).items():
-                if reply.answer is None:
-                    raise PxClusterError(f"engine {i} does not answer: {reply.lost or reply.failure}")
-                self.engines[i] = reply.answer
+            self.engines.update(self.describe(new))
         return new
+
+    def describe(self, engines: list[int]) -> dict[int, Message]:
+        """Ask engines what they are: process, host, versions, memory, directory."""
+        messages = {i: {"engine_id": i, "folder": self.folder, "client": self.name} for i in engines}
+        said = {}
+        for i, reply in self.call("pxtools.remote.engine.describe", messages).items():
+            if reply.answer is None:
+                raise PxClusterError(f"engine {i} does not answer: {reply.lost or reply.failure}")
+            said[i] = reply.answer
+        return said
+
+    def other_clients(self) -> list[str]:
+        """Return the other notebooks that seem to use these engines, in words."""
+        others = {said["other_client"] for said in self.engines.values()} - {None}
+        here = platform.node()
+        return [
+            f"process {pid} of {'this host' if host == here else host}"
+            for host, pid, _ in sorted(others)
+            if host != here or (pid != os.getpid() and psutil.pid_exists(pid))
+        ]
 
     def _bring_code(self, engines: list[int]) -> None:
         mine, _ = _installed()
@@ -228,6 +251,9 @@ class Wire:
 
     def close(self) -> None:
         """Leave the cluster; what is still lent goes."""
+        if not self.connection.is_ours and not self.client._closed and self.ids:
+            farewell = self.submit("pxtools.remote.engine.leave", {i: {"client": self.name} for i in self.ids})
+            farewell.poll(timeout_s=1.0)
         for folder in (self.folder, sharing.disk_path(self.folder)):
             shutil.rmtree(folder, ignore_errors=True)
         self.connection.close()

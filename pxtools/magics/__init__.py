@@ -16,6 +16,8 @@ MAGICS = (
     "pximport",
     "pxpush",
     "pxcollect",
+    "pxscatter",
+    "pxgather",
     "pxwho",
     "pxclear",
     "pxrun",
@@ -33,7 +35,8 @@ def load(shell: Any) -> None:
 
 
 def _magic_class(module: Any) -> Any:
-    return next(v for v in vars(module).values() if isinstance(v, type) and issubclass(v, PxMagics) and v is not PxMagics)
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, PxMagics)]
+    return next(found for found in classes if found is not PxMagics)
 
 
 def unload(shell: Any) -> None:

@@ -72,9 +72,11 @@ class LastValues(PerEngine):
     """The values of a cell's last expression: shown once per distinct value, as the engines format them."""
 
     __slots__ = ("_shown",)
+    _shown: dict[int, Any]
 
     @classmethod
     def of(cls, held: PerEngine, shown: Mapping[int, Any]) -> LastValues:
+        """Return the values with the bundles that the engines made of them."""
         made = cls(held.name, held.engines, [held.slot(engine) for engine in held.engines])
         object.__setattr__(made, "_shown", dict(shown))
         return made
@@ -94,7 +96,10 @@ class Table:
 
     def __repr__(self) -> str:
         widths = [max(len(row[k]) for row in [self.header, *self.rows]) for k in range(len(self.header))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [self.header, *self.rows]]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [self.header, *self.rows]
+        ]
         return "\n".join([*lines, *([self.caption] if self.caption else [])])
 
     def _repr_html_(self) -> str:
@@ -117,18 +122,21 @@ class Progress:
         self._last = 0.0
         self._handle: Any = None
         self._width = 0
-        self._text, self._fraction = "", None
+        self._text = ""
+        self._fraction: float | None = None
 
     def update(self, text: str, fraction: float | None = None) -> None:
         """Show how far it is, at most five times a second, and not in the first second."""
-        self._text, self._fraction = text, fraction  # type: ignore[assignment]
+        self._text, self._fraction = text, fraction
         now = time.monotonic()
         if now - self._began >= _DELAY_S and now - self._last >= _EVERY_S:
             self._last = now
             self._show()
 
-    def close(self) -> None:
-        """Leave the final state in a notebook; take the line back in a terminal."""
+    def close(self, text: str | None = None, fraction: float | None = None) -> None:
+        """Leave the final state, `text` if given, in a notebook; take the line back in a terminal."""
+        if text is not None:
+            self._text, self._fraction = text, fraction
         if self._handle is not None:
             self._text = f"{self._text} · {time.monotonic() - self._began:.1f} s"
             self._show()
@@ -139,7 +147,7 @@ class Progress:
     def _show(self) -> None:
         if self._is_kernel:
             if self._handle is None:
-                self._handle = display(self, display_id=True)  # type: ignore[no-untyped-call]
+                self._handle = display(self, display_id=True)
             else:
                 self._handle.update(self)
         elif self._is_terminal:

@@ -12,7 +12,6 @@ from pxtools.errors import PxUsageError, nearest
 from pxtools.magics.common import PxMagics, read_line
 from pxtools.magics.display import Table
 from pxtools.results import human_bytes
-from pxtools.session.core import ENGINE
 
 VERBS = ("start", "connect", "resize", "restart", "stop", "status")
 
@@ -73,7 +72,7 @@ class PxCluster(PxMagics):
 
     def _status(self, args: Any) -> Any:
         if not self.session.is_connected:
-            print("no engines yet: the first magic that needs them finds or starts them, or type `%pxcluster start -n 4`")
+            print("no engines yet: the first magic that needs some finds or starts them; or `%pxcluster start -n 4`")
             return None
         return status(self.session)
 
@@ -83,14 +82,12 @@ def status(session: Any) -> Table:
     wire = session.wire
     busy = wire.busy(wire.ids)
     idle = [i for i in wire.ids if i not in busy]
-    fresh = wire.call(ENGINE + "describe", {i: {"engine_id": i} for i in idle})
+    fresh = wire.describe(idle)
     rows = []
     for i in wire.ids:
-        said = (fresh[i].answer if i in fresh else None) or wire.engines[i]
+        said = fresh.get(i, wire.engines[i])
+        host = "this host" if said["host"] == platform.node() else said["host"]
         state = "idle" if i in idle else "busy"
-        here = said["host"] == platform.node()
-        rows.append(
-            (i, "this host" if here else said["host"], said["pid"], said["cores"], human_bytes(said["memory"]), state, said["cwd"])
-        )
+        rows.append((i, host, said["pid"], said["cores"], human_bytes(said["memory"]), state, said["cwd"]))
     header = ("engine", "host", "pid", "cores", "memory", "state", "directory")
     return Table(header, [tuple(map(str, row)) for row in rows], caption=session.connection.origin)

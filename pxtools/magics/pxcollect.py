@@ -9,7 +9,7 @@ from IPython.core.magic import line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, read_line
+from pxtools.magics.common import PxMagics, expression, read_line
 from pxtools.session.state import collect
 
 
@@ -34,7 +34,7 @@ class PxCollect(PxMagics):
         >>> x = %pxcollect points
         >>> %pxcollect --how concat -o points points[:, 0]
         """
-        args = read_line(self.pxcollect, line)
+        args = read_line(self.pxcollect, line, expression)
         if not args.rest:
             raise PxUsageError("nothing to collect. Write `%pxcollect NAME`.")
         if args.out is not None and not args.out.isidentifier():

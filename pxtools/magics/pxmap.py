@@ -10,8 +10,10 @@ from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_v
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, evaluate, read_line
+from pxtools.magics.common import PxMagics, evaluate, expressions, read_line
 from pxtools.session.mapping import map_on
+
+__all__ = ["PxMap", "expressions"]
 
 
 @magics_class
@@ -38,17 +40,17 @@ class PxMap(PxMagics):
         >>> squares = %pxmap square range(10)
         >>> %pxmap -o areas area widths heights
         """
-        args = read_line(self.pxmap, line)
+        args = read_line(self.pxmap, line, expressions)
         nodes = expressions(args.rest)
-        function, *iterables = [evaluate(node, self.names(local_ns)) for node in nodes]
-        if not iterables:
+        if len(nodes) < 2:
             raise PxUsageError("give a function and its items: `%pxmap f items`.")
+        function, *iterables = [evaluate(node, self.names(local_ns)) for node in nodes]
         results = map_on(
             self.session,
             function,
             *iterables,
             ordered=not args.unordered,
-            chunksize=int(args.chunksize) if args.chunksize.isdigit() else args.chunksize,
+            chunksize=int(args.chunksize) if args.chunksize.isdecimal() else args.chunksize,
             seed=args.seed,
             return_exceptions=args.return_exceptions,
             timeout_s=args.timeout,
@@ -59,33 +61,3 @@ class PxMap(PxMagics):
         if args.out is not None:
             self.session.namespace[args.out] = results
         return results
-
-
-def expressions(text: str) -> list[ast.expr]:
-    """Read expressions that stand one after another: ``f range(10) [1, 2]``.
-
-    Raises
-    ------
-    PxUsageError
-    """
-    found: list[ast.expr] = []
-    words = text.split(" ")
-    while words:
-        for n in range(1, len(words) + 1):  # the shortest run of words that is an expression
-            piece = " ".join(words[:n]).strip().rstrip(",")
-            if not piece:
-                continue
-            try:
-                found.append(ast.parse(piece, mode="eval").body)
-            except SyntaxError:
-                continue
-            words = words[n:]
-            break
-        else:
-            rest = " ".join(words).strip()
-            if rest:
-                raise PxUsageError(f"`{rest}` is no expression. Write `%pxmap f items`.")
-            break
-    if not found:
-        raise PxUsageError("nothing to map. Write `%pxmap f items`.")
-    return found

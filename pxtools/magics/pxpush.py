@@ -34,7 +34,7 @@ class PxPush(PxMagics):
         >>> %pxpush a b f
         >>> %pxpush CONSTANT=5 grid=np.linspace(0, 1, 101)
         """
-        args = read_line(self.pxpush, line)
+        args = read_line(self.pxpush, line, names_and_values)
         names, values = names_and_values(args.rest)
         if not names and not values:
             raise PxUsageError("nothing to push. Write `%pxpush a b x=1+2`.")

@@ -12,7 +12,7 @@ from pxtools.errors import PxError, PxUsageError
 from pxtools.magics.common import PxMagics, read_line, renames
 from pxtools.magics.display import LastValues, Progress, Table, show_replies
 from pxtools.results import human_bytes
-from pxtools.session.run import Cell, RunResult, Running, plan, submit
+from pxtools.session.run import Cell, Running, RunResult, plan, submit, syntax_error
 
 
 @magics_class
@@ -40,7 +40,7 @@ class PxRun(PxMagics):
 
         Names that the code reads and the notebook holds are pushed; names that it assigns come back as `PerEngine`
         values: a sequence by engine with `.concat()`, `.stack()`, `.first()`, `.same()`. The code sees `px_rank`,
-        `px_size`, and with `--seed` an independent `px_rng`. Magics work in it, also `%%R` or `%%timeit` as its first line.
+        `px_size`, and with `--seed` an independent `px_rng`. Magics work in it, `%%timeit` as its first line, too.
 
         Examples
         --------
@@ -66,9 +66,13 @@ class PxRun(PxMagics):
 
     def _cell(self, args: Any, code: str) -> Cell:
         first = code.split(maxsplit=1)[0]
+        try:
+            python = self.shell.transform_cell(code)
+        except SyntaxError as error:
+            raise syntax_error(error) from None
         return Cell(
             code=code,
-            python=self.shell.transform_cell(code),
+            python=python,
             inputs=renames(args.input),
             outputs=renames(args.output),
             targets=args.targets,
@@ -94,7 +98,8 @@ class PxRun(PxMagics):
             result = running.finish(args.timeout, tick)
         finally:
             if progress is not None:
-                progress.close()
+                n_done, n = len(running.call.replies), len(running.call.results)
+                progress.close(f"{n_done}/{n} engines done", n_done / n)
         return self._show(result, args.out, failed_here)
 
     def _show(self, result: RunResult, out: str | None, failed_here: bool) -> Any:

@@ -32,7 +32,7 @@ class PxSample(PxMagics):
     @argument("--thin", type=int, default=1, help="Keep every so manieth step.")
     @argument("--sampler", default="rwm", help="rwm: the uniform random walk.")
     @argument("--seed", type=int, help="Draws are the same for a seed on any number of engines.")
-    @argument("--bounds", help="Hard bounds: (low, high), one pair per parameter, or a dict by name (an expression).")
+    @argument("--bounds", help="Hard bounds: (low, high), one pair per parameter, or a dict by name.")
     @argument("--scale", type=float, default=1.0, help="Spread of random starts where there are no bounds.")
     @argument("--scalar", action="store_true", default=None, help="Call the target with one float per parameter.")
     @argument("--vectorized", action="store_true", help="The target takes (n_points, n_params), returns (n_points,).")
@@ -45,15 +45,15 @@ class PxSample(PxMagics):
     def pxsample(self, line: str, local_ns: dict[str, Any] | None = None) -> Samples:
         """Sample a density with many chains over the engines.
 
-        The target is a Python function or one compiled by Cython. One required parameter: it gets a float64 vector; two
-        or more: it gets floats, and their names are the parameter names. The constants, helpers and modules that it uses
-        are found and sent. The draws are bit-identical for any number of engines.
+        The target is a Python function or one compiled by Cython. One required parameter: it gets a float64 vector;
+        two or more: it gets floats, and their names are the parameter names. The constants, helpers and modules that
+        it uses are found and sent. The draws are bit-identical for any number of engines.
 
         Examples
         --------
         >>> %pxsample gaussian --density --initial starts --draws 10000 --seed 1 -o walk
         """
-        args = read_line(self.pxsample, target_last(line, self.pxsample.parser))
+        args = read_line(self.pxsample, target_last(line))
         if len(expressions(args.rest)) != 1:
             raise PxUsageError(f"`{args.rest}`: give one target. Write `%pxsample f --draws 1000`.")
         names = self.names(local_ns)
@@ -95,7 +95,7 @@ class PxSample(PxMagics):
         return samples
 
 
-def target_last(line: str, parser: Any) -> str:
+def target_last(line: str) -> str:
     """Move the target behind the options: `f --draws 10` reads as `--draws 10 f`."""
     first, _, rest = line.strip().partition(" -")
     if not rest or first.startswith("-"):

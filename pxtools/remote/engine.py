@@ -17,6 +17,7 @@ import random
 import sys
 import time
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,8 @@ class Engine:
         self.namespace = namespace
         self.shell = shell
         self.engine_id: int | None = None
+        #: (host, process id, token) of the client that spoke last
+        self.client: tuple[str, int, str] | None = None
         #: globals of functions that came from files which cannot be imported
         self.files: dict[str, Namespace] = {}
         #: name -> (the object that the client put, digest of its content or None)
@@ -135,6 +138,7 @@ def current() -> Engine:
         engine, old = Engine(shell.user_ns, shell), engine
         engine.__dict__.update(vars(old) if old is not None else {})
         shell.pxtools_engine = engine
+        warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's words to a cell that calls `exit`
     return engine
 
 
@@ -162,10 +166,12 @@ def call(function: str, data: bytes, lent: Lent | None, folder: str | None) -> t
 
 def describe(engine: Engine, message: Message) -> Message:
     """Take the number that the client knows this engine by; tell what this process is and has."""
-    engine.engine_id = message["engine_id"]
     import numpy
 
+    engine.engine_id = message["engine_id"]
+    before, engine.client = engine.client, message["client"]
     return {
+        "other_client": before if before != message["client"] else None,
         "pid": os.getpid(),
         "host": platform.node(),
         "python": platform.python_version(),
@@ -177,6 +183,13 @@ def describe(engine: Engine, message: Message) -> Message:
         "compiled": _has_compiled_kernels(),
         "shares_memory": os.path.isdir(message["folder"]),
     }
+
+
+def leave(engine: Engine, message: Message) -> Message:
+    """Take note that a client is gone; what it put here stays."""
+    if engine.client == message["client"]:
+        engine.client = None
+    return {}
 
 
 def _has_compiled_kernels() -> bool:
@@ -378,8 +391,9 @@ def clear(engine: Engine, message: Message) -> Message:
         engine.files.clear()
         engine.pinned.clear()
         engine.tasks.clear()
-    gone = [n for n in names if engine.namespace.pop(n, None) is not None]
+    gone = [name for name in names if name in engine.namespace]
     for name in names:
+        engine.namespace.pop(name, None)
         engine.put.pop(name, None)
     gc.collect()
     return {"gone": gone}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
+import types
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pxtools.remote import failures
 from pxtools.remote.engine import Engine, Message, digest, receive, send_back
+
+#: what is not collected unless it is asked for: after `plt.rcParams["x"] = 1` the notebook's `plt` stays what it is
+_DEFINITIONS = (types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType)
 
 #: magics that live in an extension which engines have not loaded
 EXTENSIONS = {
@@ -47,8 +52,9 @@ def run(engine: Engine, message: Message) -> Message:
         _explain(engine, error)
         answer["failure"] = failures.describe(error, engine.namespace, rendered)
         return answer
-    present = {there: engine.namespace[here] for here, there in message["outputs"] if here in engine.namespace}
-    missing = [here for here, there in message["outputs"] if there not in present]
+    held = {there: engine.namespace[here] for here, there in message["outputs"] if here in engine.namespace}
+    present = {n: v for n, v in held.items() if n not in message["optional"] or not isinstance(v, _DEFINITIONS)}
+    missing = [here for here, there in message["outputs"] if there not in held]
     answer["missing"] = [name for name in missing if name not in message["optional"]]
     answer["outputs"] = send_back(engine, present, message["limit"])
     for here, there in message["outputs"]:
@@ -127,15 +133,21 @@ def _borrowed(shell: Any, hook: LastValue, rendered: list[list[str]]) -> Iterato
     def keep_usage_error(error: BaseException) -> None:
         rendered.append([f"UsageError: {error}"])
 
-    trap, runner = shell.display_trap, shell.loop_runner
+    trap, runner, compiler = shell.display_trap, shell.loop_runner, shell.compile
     usual = trap.hook
+    compiler.get_code_name = _cell_name
     shell._showtraceback, shell.show_usage_error = keep, keep_usage_error
     trap.hook, shell.loop_runner = hook, run_in_own_loop
     try:
         yield
     finally:
         trap.hook, shell.loop_runner = usual, runner
-        del shell._showtraceback, shell.show_usage_error
+        del shell._showtraceback, shell.show_usage_error, compiler.get_code_name
+
+
+def _cell_name(raw_code: str, transformed_code: str, number: int) -> str:
+    """Return a file name for the cell that is the same on every engine: warnings and tracebacks are shown once."""
+    return f"<cell-{hashlib.sha256(raw_code.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}>"
 
 
 def run_in_own_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -8,8 +8,8 @@ What cloudpickle does not do, and a notebook needs:
 - A function from a file that cannot be imported (`%run`) keeps a namespace of its own, one per file, shared by all
   functions of that file.
 - Cells are shared and may be recursive: two closures over one `nonlocal` stay two closures over one variable.
-- The methods of the global random generators travel as imports. By value, their state would give every engine the
-  same numbers.
+- The global random generators, and so their methods, travel as imports. By value, their state would give every
+  engine the same numbers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import linecache
 import pickle
 import random
 import sys
@@ -137,9 +138,6 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return getattr, (sys.modules["numpy.random.mtrand"], "_rand")
         if kind is functools.cached_property:  # Python 3.11 keeps a lock in it
             return rebuild_cached_property, (obj.func, obj.attrname)
-        if kind is types.BuiltinMethodType or kind is types.MethodType:
-            home = home_of_generator_method(obj)
-            return (getattr, (home, obj.__name__)) if home else super().reducer_override(obj)
         if kind is functools._lru_cache_wrapper:
             return rebuild_cache, (obj.__wrapped__, obj.cache_parameters())
         if kind is types.ModuleType:
@@ -176,6 +174,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             "kwdefaults": function.__kwdefaults__,
             "annotations": function.__annotations__,
             "dict": function.__dict__,
+            "source": _typed_source(function.__code__.co_filename),
         }
         return build_function, (function.__code__, home, function.__closure__), state, None, None, fill_function
 
@@ -260,6 +259,9 @@ def build_function(
 def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     """Give a rebuilt function its names, defaults and attributes."""
     function.__globals__.update(state["contents"])
+    filename, text = function.__code__.co_filename, state["source"]
+    if text and filename not in linecache.cache:
+        linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     function.__name__ = state["name"]
     function.__qualname__ = state["qualname"]
     function.__module__ = state["module"]
@@ -268,6 +270,12 @@ def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     function.__kwdefaults__ = state["kwdefaults"]
     function.__annotations__ = state["annotations"]
     function.__dict__.update(state["dict"])
+
+
+def _typed_source(filename: str) -> str:
+    """Return the text of a cell, for tracebacks there; nothing for a file, which can be read."""
+    entry = linecache.cache.get(filename, ())
+    return "".join(entry[2]) if len(entry) == 4 and entry[1] is None else ""
 
 
 def make_cell() -> types.CellType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pxtools.engines import Connection, Reply, Wire, connect, find, start
@@ -67,6 +67,8 @@ class Session:
         #: import statements and expression values that new engines get too
         self.imports: list[str] = []
         self.overrides: dict[str, Packed] = {}
+        #: name -> how it was scattered (`pxtools.session.scatter.Cut`)
+        self.cuts: dict[str, Any] = {}
         self._wire: Wire | None = None
         self._released: dict[int, list[str]] = {}
 
@@ -126,12 +128,18 @@ class Session:
             connection.close()
             raise PxClusterError(f"{origin} has no engines.\nStart some: `ipcluster engines -n 4`.")
         self._wire = Wire(connection)
-        self._wire.on_loss = lambda line: self.notify(line)
+        self._wire.on_loss = self._say
         self._welcome(self._wire)
-        words = f"{len(self._wire.ids)} engines ready"
+        n = len(self._wire.ids)
+        words = "1 engine ready" if n == 1 else f"{n} engines ready"
         self.notify(f"{words} ({connection.origin})" if connection.origin else words)
+        for other in self._wire.other_clients():
+            self.notify(f"{other} uses these engines, too: names and random streams will get in each other's way.")
         if not all(said["compiled"] for said in self._wire.engines.values()):
             self.notify("compiled kernels are missing on some engines: their NumPy twins serve, slower.")
+
+    def _say(self, line: str) -> None:
+        self.notify(line)
 
     def disconnect(self) -> None:
         """Leave the cluster; stop it if pxtools started it."""
@@ -276,7 +284,7 @@ class Session:
             return Described(engine, answer["type"], answer["text"], answer["why"])
         keys = ("token", "nbytes", "type", "shape", "dtype")
         remote = Remote(engine=engine, fetch=self._fetch, **{k: answer[k] for k in keys})
-        weakref.finalize(remote, self._released.setdefault(engine, []).append, remote.token)
+        weakref.finalize(remote, _release, self._released, engine, remote.token)
         return remote
 
     def unpack(self, packed: Packed, engine: int) -> Any:
@@ -286,18 +294,20 @@ class Session:
         except Exception as error:
             return Described(engine, "value", f"{packed.nbytes} bytes", f"cannot be read here: {error}")
 
-    def _fetch(self, remote: Remote) -> Any:
+    def _fetch(self, remotes: Sequence[Remote]) -> list[Any]:
+        """Return values that stayed on their engines, one of each engine, all at once."""
         wire = self.wire
-        if remote.engine not in wire.ids:
-            raise StaleValue(f"engine {remote.engine} is gone, and its value with it.")
-        reply = wire.call(ENGINE + "fetch", {remote.engine: {"token": remote.token}})[remote.engine]
-        answer = self.good({remote.engine: reply})[remote.engine]
-        if "stale" in answer:
-            raise StaleValue(
-                f"the value on engine {remote.engine} {answer['stale']} since it was collected.\n"
-                f"Collect it again: `%pxcollect NAME`."
-            )
-        return self.unpack(answer["packed"], remote.engine)
+        for remote in remotes:
+            if remote.engine not in wire.ids:
+                raise StaleValue(f"engine {remote.engine} is gone, and its value with it.")
+        answers = self.good(wire.call(ENGINE + "fetch", {r.engine: {"token": r.token} for r in remotes}))
+        for engine, answer in answers.items():
+            if "stale" in answer:
+                raise StaleValue(
+                    f"the value on engine {engine} {answer['stale']} since it was collected.\n"
+                    f"Collect it again: `%pxcollect NAME`."
+                )
+        return [self.unpack(answers[r.engine]["packed"], r.engine) for r in remotes]
 
     def good(self, replies: Mapping[int, Reply], problems: Mapping[str, str] | None = None) -> dict[int, Any]:
         """Return the answers by engine, or raise what went wrong."""
@@ -317,6 +327,11 @@ class Session:
     def per_engine(self, name: str, answers: Mapping[int, Mapping[str, Any]]) -> PerEngine:
         """Return the answers of engines as one `PerEngine`."""
         return PerEngine(name, list(answers), [self.value_of(answer, i) for i, answer in answers.items()])
+
+
+def _release(released: dict[int, list[str]], engine: int, token: str) -> None:
+    """Have the engine forget a value with the next message to it."""
+    released.setdefault(engine, []).append(token)
 
 
 def parse_targets(spec: str | int | Iterable[int] | None, ids: list[int], namespace: Mapping[str, Any]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ from pxtools.errors import PxError, PxNameError, PxRemoteError, ShortTraceback
 from pxtools.remote.pickling import Namespace, unpack
 
 Failure = dict[str, Any]
+
+#: what differs in tracebacks of the same failure: execution counts, process ids
+_COUNTERS = re.compile(r"In\[\d+\]|ipykernel_\d+")
 
 #: never raised here under their own name: they would end the loop, the generator or the process around the call
 _NEVER = (SystemExit, StopIteration, StopAsyncIteration, KeyboardInterrupt, GeneratorExit)
@@ -44,7 +48,8 @@ def to_exception(
     lines = [*_short(failures, n_engines, problems or {}), *hints]
     full = _full(failures)
     error = _original(failures, {} if namespace is None else namespace)
-    if error is None or (isinstance(error, NameError) and (problems or {}).get(str(error.name))):
+    has_reason = any((problems or {}).get(failure.get("name") or "") for failure in failures.values())
+    if error is None or (isinstance(error, NameError) and has_reason):
         kind: type[PxError] = PxNameError if isinstance(error, NameError) else PxRemoteError
         error = kind("\n".join(lines))
     _attach(error, lines, full, failures)
@@ -114,7 +119,8 @@ def _short(failures: Mapping[int, Failure], n_engines: int, problems: Mapping[st
 
 def _full(failures: Mapping[int, Failure]) -> str:
     """Return all tracebacks, identical ones once."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[str, tuple[str, list[int]]] = {}
     for engine, failure in failures.items():
-        groups.setdefault("\n".join(failure["traceback"]), []).append(engine)
-    return "\n".join(f"--- {name_engines(engines)} ---\n{text}" for text, engines in groups.items())
+        text = "\n".join(failure["traceback"])
+        groups.setdefault(_COUNTERS.sub("", text), (text, []))[1].append(engine)
+    return "\n".join(f"--- {name_engines(engines)} ---\n{text}" for text, engines in groups.values())

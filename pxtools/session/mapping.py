@@ -22,8 +22,6 @@ BATCH_S = 0.1
 _SMALLEST = 0.1
 #: how much larger than the last a batch may be: the first items may not be like the others
 _GROWTH = 64
-#: batches under way per engine: one at work, one waiting
-_AHEAD = 2
 
 
 def map_on(
@@ -92,7 +90,7 @@ def map_on(
 
 
 def _fill(session: Session, pool: Pool, batches: _Batches, settings: dict[str, Any]) -> None:
-    while pool.n_pending < _AHEAD * len(pool.targets):
+    while pool.n_pending < batches.ahead * len(pool.targets):
         batch = batches.next()
         if not batch:
             return
@@ -135,6 +133,8 @@ class _Batches:
         self._items = enumerate(items)
         self._size = chunksize if isinstance(chunksize, int) else 1
         self._is_fixed = isinstance(chunksize, int)
+        #: batches under way per engine: short ones wait there in advance, long ones must not, or none could be taken back
+        self.ahead = 1
         self._n_engines = n_engines
         self._length = length
         self._sent = 0
@@ -154,6 +154,7 @@ class _Batches:
     def measured(self, n_items: int, seconds: float) -> None:
         """Learn from a batch that is back."""
         self.done += n_items
+        self.ahead = 2 if seconds < 4 * BATCH_S else 1
         if not self._is_fixed and n_items:
             fitting = BATCH_S / max(seconds / n_items, 1e-7)
             self._size = max(1, int(min(fitting, self._size * _GROWTH)))

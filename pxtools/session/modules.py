@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.machinery
+import importlib.util
 import sys
 import sysconfig
-import types
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ Sources = dict[str, tuple[str | bytes, str, bool]]
 
 _COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
+_OURS = ("__main__", "__mp_main__", "pxtools", "ipykernel_launcher")
 _FOREIGN_FOLDERS = ("site-packages", "dist-packages")
 
 
@@ -24,22 +25,25 @@ def _library_folders() -> tuple[Path, ...]:
     return tuple({Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")})
 
 
-def is_users_own(module: types.ModuleType | None) -> bool:
+def is_users_own(name: str, file: str | None) -> bool:
     """Return whether a module, Python or compiled, lies outside of the library and of installed packages."""
-    file = getattr(module, "__file__", None)
-    if (
-        module is None
-        or not file
-        or not file.endswith((".py", *_COMPILED))
-        or module.__name__ in ("__main__", "__mp_main__")
-    ):
-        return False
-    if module.__name__.partition(".")[0] in ("pxtools", "ipykernel_launcher"):
+    if not file or not file.endswith((".py", *_COMPILED)) or name in _OURS:
         return False
     path = Path(file).resolve()
     if any(part in _FOREIGN_FOLDERS for part in path.parts) or not path.is_file():
         return False
     return not any(path.is_relative_to(folder) for folder in _library_folders())
+
+
+def _file_of(top: str) -> str | None:
+    """Return where a top-level module lies, also one that nobody has imported here yet."""
+    if top in sys.modules:
+        return getattr(sys.modules[top], "__file__", None)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):  # AttributeError: an import hook of the old kind
+        return None
+    return spec.origin if spec is not None else None
 
 
 def users_sources(names: Iterable[str]) -> Sources:
@@ -55,9 +59,10 @@ def users_sources(names: Iterable[str]) -> Sources:
         if top in seen:
             continue
         seen.add(top)
-        if not is_users_own(sys.modules.get(top)):
+        file = _file_of(top)
+        if file is None or not is_users_own(top, file):
             continue
-        new = _texts(top, Path(str(sys.modules[top].__file__)).resolve())
+        new = _texts(top, Path(file).resolve())
         found.update(new)
         for text, _, _ in new.values():
             if isinstance(text, str):

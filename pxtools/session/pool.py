@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from pxtools.session.core import Session
 from pxtools.session.outgoing import Gathering
 
 WORK = "pxtools.remote.work."
+
+#: pieces of work that end by themselves this soon are let alone: a signal could hit what runs after them
+_SOON_S = 0.5
 
 _tokens = itertools.count(1)
 
@@ -113,14 +117,14 @@ class Pool:
         wire = self.session.wire
         pending = list(self._pending)
         self._pending.clear()
-        for result in pending:
-            try:
-                wire.client.abort([result], block=False)
-            except Exception:
-                continue  # begun or done already
+        with contextlib.suppress(Exception):  # some have begun, or are done already
+            wire.client.abort(pending, block=False)
+        _, late = concurrent.futures.wait(pending, timeout=_SOON_S)
+        if not late:
+            return []
         wire.interrupt(self.targets)
-        concurrent.futures.wait(pending, timeout=INTERRUPT_GRACE_S)
-        return wire.busy(self.targets)
+        _, late = concurrent.futures.wait(late, timeout=INTERRUPT_GRACE_S)
+        return wire.busy(self.targets) if late else []
 
 
 def _engine_of(result: Any) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pxtools.errors import PxUsageError
 from pxtools.sampling import Samples, assemble, make_plan, resolve_target, start_groups
 from pxtools.sampling.run import CHUNK_S, next_chunk_size
 from pxtools.session.core import Session
@@ -69,8 +70,9 @@ def sample(
         try:
             run.walk(pool)
         except KeyboardInterrupt:
-            if on_partial is not None and all(run.chunks) and any(c.draws.size for c in run.chunks[0]):
-                on_partial(run.samples())
+            partial = run.samples_so_far()
+            if on_partial is not None and partial is not None:
+                on_partial(partial)
             raise
     return run.samples()
 
@@ -103,6 +105,7 @@ class _Run:
                     self._submit(pool, group, chunk.state)
         finally:
             if self.display is not None:
+                self._show()
                 self.display.close()
 
     def _submit(self, pool: Pool, group: int, state: Any) -> None:
@@ -117,6 +120,13 @@ class _Run:
         rate = done / max(time.perf_counter() - self.began, 1e-9)
         left = (total - done) / max(rate, 1e-9)
         self.display.update(f"{done:,}/{total:,} steps · {rate:,.0f}/s · {left:.0f} s left", done / total)
+
+    def samples_so_far(self) -> Samples | None:
+        """Return the draws of an interrupted run; None if some chain has not got through its warm-up."""
+        try:
+            return self.samples()
+        except PxUsageError:
+            return None
 
     def samples(self) -> Samples:
         """Put together what has come in."""

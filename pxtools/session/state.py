@@ -68,11 +68,11 @@ def push(
     for name, value in packed.items():
         session.overrides[name] = value
         session.ledger.bytes_sent += value.nbytes * len(engines)
-        _keep_until_rebound(session, name, engines)
+        keep_until_rebound(session, name, engines)
     return session.ledger.bytes_sent - before
 
 
-def _keep_until_rebound(session: Session, name: str, engines: list[int]) -> None:
+def keep_until_rebound(session: Session, name: str, engines: list[int]) -> None:
     """Note the notebook's own value of `name` as in step, so that the engines' differing one is kept."""
     stamp: Any = None
     if name in session.namespace:

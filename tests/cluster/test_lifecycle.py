@@ -211,3 +211,35 @@ def test_nothing_survives_the_interpreter(end: str, tmp_path: Path) -> None:
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
     assert "Traceback" not in done.stderr
     assert "Stopping" not in done.stderr
+
+
+def test_two_clients_on_one_cluster_are_told_of_each_other(own: Session, foreign: Any) -> None:
+    there = subprocess.Popen(
+        [sys.executable, "-c", OTHER, foreign.cluster.cluster_file],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert there.stdout is not None
+    assert there.stdin is not None
+    while "ready" not in there.stdout.readline():
+        assert there.poll() is None
+    lines: list[str] = []
+    own.notify = lines.append
+    own.connect(file=foreign.cluster.cluster_file)
+    there.stdin.close()
+    there.wait(timeout=30)
+    there.stdout.close()
+    assert [line for line in lines if f"process {there.pid} of this host uses these engines, too" in line]
+    own.disconnect()
+    lines.clear()
+    own.connect(file=foreign.cluster.cluster_file)
+    assert [line for line in lines if "uses these engines" in line] == []
+
+
+OTHER = """
+import sys, pxtools
+pxtools.connect(file=sys.argv[1])
+print("ready", flush=True)
+sys.stdin.read()
+"""
