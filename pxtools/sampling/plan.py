@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,10 +86,11 @@ def make_plan(
     step: ArrayLike = 0.1,
     initial: Initial | None = None,
     bounds: Bounds | None = None,
+    periodic: Sequence[str] = (),
     scale: float = 1.0,
     seed: int | None = None,
     sampler: str = "auto",
-    default_chains: int = 0,
+    n_engines: int = 1,
 ) -> SamplePlan:
     """Check the options of a run and fill in its defaults.
 
@@ -99,21 +101,23 @@ def make_plan(
     draws, warmup, thin : int
         Kept draws per chain; discarded steps (default: the sampler's); steps per kept draw.
     chains : int, optional
-        Default: the rows of `initial`, else `default_chains` rounded up to whole groups.
+        Default: the rows of `initial`, else the sampler's, or enough for `n_engines`.
     step : float or (n_params,) array
         `rwm`: half-width of the uniform box.
     initial : (n_chains, n_params) or (n_params,) array, or callable, optional
         Start points; one point is for all chains; a callable gets a `numpy.random.Generator` and returns one point.
     bounds : (low, high), (n_params, 2) array, or dict of name to (low, high), optional
         Hard bounds of the support; start points are drawn inside when `initial` is missing.
+    periodic : sequence of str
+        Parameters whose two bounds are the same place: angles, phases.
     scale : float
         Standard deviation of random start points where bounds are missing.
     seed : int, optional
         Default: fresh entropy, which the result keeps.
     sampler : str
         A key of `SAMPLERS`.
-    default_chains : int
-        Chains when neither `chains` nor `initial` tells, if the sampler's own default is less.
+    n_engines : int
+        Without `chains` and `initial` there are chains for so many engines: a group for each, at least two chains.
 
     Raises
     ------
@@ -127,7 +131,7 @@ def make_plan(
     seed = _entropy(seed)
     box = read_bounds(target, bounds)
     row = SAMPLERS[sampler]
-    default_chains = _whole_groups(max(default_chains, row.default_chains), row.chains_per_group)
+    default_chains = max(row.default_chains, max(2, row.chains_per_group) * n_engines)
     points = None
     if initial is not None:
         points = read_initial(initial, target, _count("chains", chains), default_chains, seed)
@@ -150,7 +154,7 @@ def make_plan(
         step=_steps(target, step),
         lower=lower,
         upper=upper,
-        period=np.zeros(len(upper)),
+        period=_period(target, periodic, lower, upper),
         initial=np.empty((0, len(target.names))) if points is None else points,
         random_start=random_start,
         notes=_start_notes(random_start),
@@ -233,6 +237,23 @@ def _full_box(
     return np.broadcast_to(box[0], (size,)).copy(), np.broadcast_to(box[1], (size,)).copy()
 
 
+def _period(
+    target: Target, periodic: Sequence[str], lower: NDArray[np.float64], upper: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    period = np.zeros(len(lower))
+    for name in periodic:
+        if name not in target.names:
+            raise PxUsageError(
+                f"--periodic names `{name}`, which is no parameter of `{target.name}`.{nearest(name, target.names)}\n"
+                f"Its parameters: {', '.join(target.names)}."
+            )
+        k = target.names.index(name)
+        period[k] = upper[k] - lower[k]
+        if not np.isfinite(period[k]):
+            raise PxUsageError(f"--periodic {name}: it goes round between which numbers?\nType --bounds, too.")
+    return period
+
+
 def _check_inside(
     target: Target, points: NDArray[np.float64] | None, lower: NDArray[np.float64], upper: NDArray[np.float64]
 ) -> None:
@@ -249,10 +270,6 @@ def _check_inside(
 
 def _warmup(row: Sampler, n_params: int) -> int:
     return max(row.warmup, row.warmup_per_parameter * n_params)
-
-
-def _whole_groups(chains: int, per_group: int) -> int:
-    return -(-chains // per_group) * per_group
 
 
 def _start_notes(random_start: RandomStart | None) -> tuple[str, ...]:

@@ -59,8 +59,10 @@ class Samples:
         Calls of the target, warm-up included.
     n_nan, first_nan : int, (n_params,) array or None
         How often the target was NaN (such steps are rejected), and where first.
-    seconds : float
-        Wall time of the run.
+    n_errors, first_error : int, str or None
+        How often the target raised (such steps are rejected), and the first traceback.
+    seconds, engine_seconds : float
+        Wall time of the run; time spent walking, summed over engines.
     target_tier : str
         What the function was made of where it ran; draws are bit-identical on one platform and tier.
     notes : tuple of str
@@ -83,7 +85,10 @@ class Samples:
     n_evaluations: int
     n_nan: int = 0
     first_nan: NDArray[np.float64] | None = None
+    n_errors: int = 0
+    first_error: str | None = None
     seconds: float = float("nan")
+    engine_seconds: float = float("nan")
     target_tier: str = "python"
     notes: tuple[str, ...] = ()
 

@@ -144,8 +144,9 @@ def test_defaults_are_those_of_the_documentation():
     assert sampling.make_plan(VECTOR, bounds=[(0, 1)] * 10).warmup == 3000
     assert plan.step.tolist() == [0.1, 0.1]
     assert "normal, --scale 1" in plan.notes[0]
-    assert sampling.make_plan(SCALAR, default_chains=16).n_chains == 16
-    assert sampling.make_plan(SCALAR, initial=np.zeros((7, 2)), default_chains=16).n_chains == 7
+    assert sampling.make_plan(SCALAR, n_engines=4).n_chains == 16
+    assert sampling.make_plan(SCALAR, sampler="rwm", n_engines=4).n_chains == 8
+    assert sampling.make_plan(SCALAR, initial=np.zeros((7, 2)), n_engines=4).n_chains == 7
 
 
 def test_missing_seed_is_fresh_and_kept():
