@@ -99,5 +99,5 @@ def _number(text: str, number: str) -> float:
 
 
 def next_look(n_draws: int) -> int:
-    """Return the draws per chain at which to look next; it depends on nothing but the draws, so runs can be repeated."""
+    """Return the draws per chain at which to look next: by the draws alone, so that runs can be repeated."""
     return max(FIRST_LOOK, math.ceil(n_draws * LOOK_GROWTH))

@@ -15,6 +15,7 @@ from pxtools.errors import PxTimeout, PxUsageError
 from pxtools.sampling import Samples, assemble, make_plan, resolve_target, start_groups
 from pxtools.sampling.checkpoint import Checkpoint, check_same, read, write
 from pxtools.sampling.diagnostics import ess_bulk, rhat
+from pxtools.sampling.numba_tier import choose_tier
 from pxtools.sampling.run import CHUNK_S, next_chunk_size
 from pxtools.sampling.until import MOST_DRAWS, Until, next_look, read_until
 from pxtools.session.core import Session
@@ -123,10 +124,11 @@ def sample(
         options["draws"] = MOST_DRAWS
     engines = session.targets(targets)
     plan = make_plan(target, n_engines=len(engines), **{k: v for k, v in options.items() if v is not None})
-    target = target.with_size(len(plan.names))
+    target, tier_notes = choose_tier(target.with_size(len(plan.names)), plan, tier)
     packed, gathering = session.gatherer(local).pack_value(target)
     gathering.more_modules |= packed.modules
     run = _Run(session, plan, target.tier, ending)
+    run.notes += tier_notes
     if stored is not None:
         check_same(stored, plan, target.tier, checkpoint)
         run.chunks = [list(group) for group in stored.chunks]
