@@ -53,6 +53,7 @@ SAMPLERS = {
     "auto": Sampler(
         "pxtools.sampling.demcz", warmup=1_000, warmup_per_parameter=300, chains_per_group=4, default_chains=8
     ),
+    "ram": Sampler("pxtools.sampling.ram", warmup=1_000, warmup_per_parameter=300),
     "rwm": Sampler("pxtools.sampling.rwm", warmup=100),
 }
 

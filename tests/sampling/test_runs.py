@@ -206,7 +206,9 @@ def test_one_chain_says_that_there_is_no_rhat():
     assert any("no R-hat" in text for text in run(STARTS[:1]).summary().notes)
 
 
-@pytest.mark.parametrize(("sampler", "kernel", "n_groups"), [("auto", "demcz", 2), ("rwm", "rwm", 4)])
+@pytest.mark.parametrize(
+    ("sampler", "kernel", "n_groups"), [("auto", "demcz", 2), ("ram", "ram", 4), ("rwm", "rwm", 4)]
+)
 def test_run_without_the_compiled_loop_gives_the_same_draws_and_says_so(sampler, kernel, n_groups):
     code = (
         f"import sys; sys.modules['pxtools.kernels._{kernel}'] = None\n"
