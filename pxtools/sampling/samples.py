@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
+    from pxtools.sampling.modes import Mode
     from pxtools.sampling.summary import Summary
 
 #: raised when the fields in a saved file change their meaning
@@ -155,6 +156,16 @@ class Samples:
     def summary(self) -> Summary:
         """Return mean, sd, quantiles, MCSE, effective sample sizes, R-hat, and what is wrong with the run."""
         return self._summary
+
+    @cached_property
+    def _modes(self) -> list[Mode]:
+        from pxtools.sampling.modes import find_modes
+
+        return find_modes(self.draws)
+
+    def modes(self) -> list[Mode]:
+        """Return the modes found, heaviest first, each with its share of the mass and the error of that."""
+        return list(self._modes)
 
     def __repr__(self) -> str:
         return str(self.summary())
