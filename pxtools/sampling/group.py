@@ -25,8 +25,8 @@ START_TRIES = 1_000
 #: mistakes in the program, which no other point would mend: always raised
 MISTAKES = (NameError, TypeError, AttributeError, ImportError, SyntaxError, NotImplementedError, MemoryError)
 #: exceptions reject their step up to this count; beyond it they may not be more than this share of the calls
-FREE_ERRORS = 20
-ERROR_SHARE = 0.1
+FREE_ERRORS = 100
+ERROR_SHARE = 0.5
 
 
 def stream(seed: int, group: int) -> Generator:

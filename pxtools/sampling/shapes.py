@@ -51,8 +51,8 @@ def is_a_funnel(samples: Samples) -> list[str]:
         return []
     name = samples.names[found[0]]
     return [
-        f"a funnel: `{name}` sets the scale of other parameters, and chains do not get to the bottom of its narrow end, "
-        f"so the tail of `{name}` is not to be trusted, whatever R-hat says.\n"
+        f"a funnel: `{name}` sets the scale of other parameters, and chains do not get to the bottom of its narrow "
+        f"end, so the tail of `{name}` is not to be trusted, whatever R-hat says.\n"
         f"Write the target with standardised parameters: sample z with theta = mu + exp({name}) * z."
     ]
 
@@ -66,7 +66,7 @@ def piles_up(samples: Samples) -> list[str]:
         for side, bound in (("lower", low), ("upper", high)):
             if np.isfinite(bound) and (np.abs(points[:, k] - bound) < NEAR_BOUND * width).mean() > PILE:
                 texts.append(
-                    f"`{name}` piles up at its {side} bound {bound:g}: is the bound meant, or does it cut the answer off?\n"
+                    f"`{name}` piles up at its {side} bound {bound:g}: is the bound meant, or does it cut the answer?\n"
                     f"Widen --bounds to see."
                 )
     return texts[:2]
@@ -81,7 +81,8 @@ def has_raised(samples: Samples) -> list[str]:
     where = next((line for line in lines if line.startswith("raised by")), "").removeprefix("raised by the target in ")
     share = 100 * samples.n_errors / samples.n_evaluations
     return [
-        f"`{samples.target_name}` raised {samples.n_errors:,} times ({share:.2g} % of its calls), first {what} in {where}. "
+        f"`{samples.target_name}` raised {samples.n_errors:,} times ({share:.2g} % of its calls), "
+        f"first {what} in {where}. "
         f"Such steps are rejected: right where the density is 0, wrong elsewhere. "
         f"The whole traceback: `.first_error`."
     ]
