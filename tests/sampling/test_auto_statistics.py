@@ -1,6 +1,7 @@
 """The default sampler gives right answers with default options. Thresholds come from the Monte Carlo error."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_modes_are_found_with_their_shares():
 def ten_dimensional_normal(p):
     """AR(1) with correlation 0.9."""
     x = p.tolist()
-    return -0.5 * (x[0] ** 2 + sum((b - 0.9 * a) ** 2 for a, b in zip(x, x[1:], strict=False)) / 0.19)
+    return -0.5 * (x[0] ** 2 + sum((b - 0.9 * a) ** 2 for a, b in pairwise(x)) / 0.19)
 
 
 EFFECTS, ERRORS = (28, 8, -3, 7, -1, 1, 18, 12), (15, 10, 16, 11, 9, 11, 10, 18)
@@ -120,7 +121,7 @@ def test_funnel_and_banana_that_are_not_right_are_flagged(seed):
 
 
 def calibration_ranks(n_simulations, sampler, power=1.0):
-    """Ranks of true parameters among posterior draws (Talts et al. 2018); `power` tempers the target: a deliberate bug."""
+    """Ranks of true parameters among posterior draws (Talts et al. 2018); `power` tempers the target: a bug."""
     rng = np.random.default_rng(7)
     ranks = []
     for k in range(n_simulations):
