@@ -85,8 +85,8 @@ class PxSample(PxMagics):
             targets=args.targets,
             tier=args.tier,
             timeout_s=args.timeout,
-            until=unquoted(args.until),
-            checkpoint=unquoted(args.checkpoint),
+            until=args.until,
+            checkpoint=args.checkpoint,
             resume=args.resume,
             block=not args.noblock,
             local=self.locals_only(local_ns),
@@ -108,11 +108,6 @@ class PxSample(PxMagics):
         if args.plot and isinstance(samples, Samples):
             samples.plot()
         return samples
-
-
-def unquoted(text: str | None) -> str | None:
-    """Take the quotes off a value that the shell left as typed."""
-    return None if text is None else text.strip().strip("'\"")
 
 
 def one_expression(text: str) -> ast.expr:

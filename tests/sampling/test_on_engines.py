@@ -160,7 +160,7 @@ def test_noblock_gives_a_handle_that_can_be_asked_and_cancelled(run):
 
 def test_ctrl_c_keeps_what_there_is_and_leaves_the_engines_idle(run, session):
     kept = []
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         run("slow", draws=100_000, warmup=8, on_partial=kept.append)
     assert kept[0].n_draws > 0
