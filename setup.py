@@ -36,7 +36,11 @@ kernels = cythonize(
             [str(source)],
             include_dirs=[numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-            # NaN means "missing" here: never a flag that assumes finite numbers
+            # NumPy's own normal deviates, so that a twin's Generator gives the same stream
+            library_dirs=[str(Path(numpy.get_include()).parents[1] / "random" / "lib")],
+            libraries=["npyrandom", "m"],
+            # NaN means "missing" here: never a flag that assumes finite numbers; and no fused multiply-add, which a
+            # twin cannot have
             extra_compile_args=["-O3", "-g0", "-fno-math-errno", "-ffp-contract=off"],
         )
         for source in sorted(KERNELS.glob("*.pyx"))

@@ -107,7 +107,7 @@ def run_of(density: Callable[..., Any], n_steps: int) -> Callable[[], Any]:
 
 def twin_of(density: Callable[..., Any], n_steps: int) -> Callable[[], Any]:
     """Return a walk of the uncompiled loop."""
-    box = np.array([[0.1, 0.1], [-np.inf] * 2, [np.inf] * 2])
+    box = np.array([[0.1, 0.1], [-np.inf] * 2, [np.inf] * 2, [0.0, 0.0]])
 
     def walk() -> None:
         rwm_numpy.walk(

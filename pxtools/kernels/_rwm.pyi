@@ -21,4 +21,5 @@ def walk(
     values: NDArray[float64],
     counts: NDArray[int64],
     first_nan: NDArray[float64],
+    on_error: Callable[[Exception, list[float], int], None] | None = None,
 ) -> float: ...

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pxtools.errors import TargetError
-from pxtools.kernels.target_calls import checked_number, note_call, refuse_value
+from pxtools.kernels.calls_numpy import Caller, OnError
 
 #: steps whose random numbers are drawn in one call
 BLOCK = 512
@@ -33,6 +32,7 @@ def walk(
     values: NDArray[np.float64],
     counts: NDArray[np.int64],
     first_nan: NDArray[np.float64],
+    on_error: OnError | None = None,
 ) -> float:
     """Walk `n_steps` from `x`, in place, and return the target's value at the last point.
 
@@ -52,8 +52,8 @@ def walk(
         Steps to take.
     generator : numpy.random.Generator
         The stream; nobody else may use it meanwhile.
-    box : (3, n_params) array
-        Half-width of the proposal, lower bound, upper bound.
+    box : (4, n_params) array
+        Half-width of the proposal, lower bound, upper bound, period (0: not periodic).
     is_density, is_scalar : bool
         What the target returns (density or log-density) and takes (floats or a vector).
     first_kept, thin : int
@@ -66,6 +66,8 @@ def walk(
         Evaluations, accepted proposals and NaN values are added to it.
     first_nan : (n_params,) array
         Receives the first point where the target was NaN, if `counts[2]` was 0.
+    on_error : callable, optional
+        Called with an exception of the target, the point and the number of the call; raises, or the step is rejected.
 
     Raises
     ------
@@ -78,21 +80,19 @@ def walk(
     ----------
     N. Metropolis et al. (1953), J. Chem. Phys. 21, 1087.
     """
+    caller = Caller(
+        target, is_scalar=is_scalar, is_density=is_density, counts=counts, first_nan=first_nan, on_error=on_error
+    )
     position: list[float] = x.tolist()
-    steps, lowers, uppers = box.tolist()
-    is_bounded = bool(np.isfinite(box[1:]).any())
+    steps, lowers, uppers, periods = box.tolist()
+    is_bounded, is_periodic = bool(np.isfinite(box[1:3]).any()), any(periods)
     kept, next_kept = 0, first_kept
     for t, uniforms in enumerate(_uniforms(generator, n_steps, len(position) + 1), start=1):
         proposal = [p + step * (2.0 * u - 1.0) for p, step, u in zip(position, steps, uniforms, strict=False)]
+        if is_periodic:
+            proposal = wrapped(proposal, lowers, periods)
         if not is_bounded or all(low <= p <= high for low, p, high in zip(lowers, proposal, uppers, strict=True)):
-            new = value_at(target, proposal, is_scalar)
-            counts[0] += 1
-            if new == math.inf or (is_density and new < 0):
-                refuse_value(target, new, proposal, is_scalar, is_density)
-            if new != new:
-                if counts[2] == 0:
-                    first_nan[:] = proposal
-                counts[2] += 1
+            new = caller.evaluate(proposal)
             if _accepts(uniforms[-1], value, new, is_density):
                 position, value = proposal, new
                 counts[1] += 1
@@ -100,20 +100,17 @@ def walk(
             draws[kept], values[kept] = position, value
             kept += 1
             next_kept += thin
+    counts[0] += caller.evaluations
     x[:] = position
     return value
 
 
-def value_at(target: Callable[..., Any], point: list[float], is_scalar: bool) -> float:
-    """Return the target's value at `point` as a float, not yet judged as a density."""
-    try:
-        result = target(*point) if is_scalar else target(np.array(point))
-    except TargetError:
-        raise
-    except Exception as error:
-        note_call(error, target, point, is_scalar)
-        raise
-    return result if type(result) is float else checked_number(target, result, point, is_scalar)
+def wrapped(point: list[float], lowers: list[float], periods: list[float]) -> list[float]:
+    """Return the point with its periodic coordinates brought between their bounds."""
+    return [
+        p - period * math.floor((p - low) / period) if period else p
+        for p, low, period in zip(point, lowers, periods, strict=True)
+    ]
 
 
 def _accepts(uniform: float, old: float, new: float, is_density: bool) -> bool:

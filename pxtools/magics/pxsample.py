@@ -14,7 +14,7 @@ from pxtools.magics.common import PxMagics, evaluate, read_line
 from pxtools.magics.language import name_r_functions, r_functions
 from pxtools.magics.pxmap import expressions
 from pxtools.sampling import Samples
-from pxtools.session.sampling import sample
+from pxtools.session.sampling import Sampling, sample
 
 
 @magics_class
@@ -28,23 +28,31 @@ class PxSample(PxMagics):
     @argument("--density", action="store_true", help="The target returns a density, not a log-density.")
     @argument("--initial", help="Start points: an expression, (n_chains, n_params) or one point for all chains.")
     @argument("--step", default="0.1", help="rwm: half-width of the uniform box (an expression; one or per parameter).")
-    @argument("--draws", type=int, default=1000, help="Draws kept per chain (default 1000).")
-    @argument("--warmup", type=int, help="Steps discarded per chain (default 100 for rwm).")
-    @argument("--chains", type=int, help="Chains; rows of --initial, else two per engine and at least four.")
+    @argument("--draws", type=int, help="Draws kept per chain (default 1000); with --until the most.")
+    @argument("--warmup", type=int, help="Steps discarded per chain (auto: 1000, or 300 a parameter; rwm: 100).")
+    @argument("--chains", type=int, help="Chains; else rows of --initial, or a group for each engine.")
     @argument("--thin", type=int, default=1, help="Keep every so manieth step.")
-    @argument("--sampler", default="rwm", help="rwm: the uniform random walk.")
+    @argument("--sampler", default="auto", help="auto: differential evolution; ram: robust adaptive; rwm: random walk.")
     @argument("--seed", type=int, help="Draws are the same for a seed on any number of engines.")
     @argument("--bounds", help="Hard bounds: (low, high), one pair per parameter, or a dict by name.")
+    @argument("--periodic", help="Parameters that go round at their bounds: a,b.")
     @argument("--scale", type=float, default=1.0, help="Spread of random starts where there are no bounds.")
     @argument("--scalar", action=argparse.BooleanOptionalAction, help="Call it with floats, or (--no-scalar) a vector.")
     @argument("--vectorized", action="store_true", help="The target takes (n_points, n_params), returns (n_points,).")
     @argument("--names", help="Parameter names: a,b,c.")
-    @argument("--timeout", type=float, help="Stop after so many seconds.")
+    @argument("--tier", default="auto", help="auto, python or numba: what a Python function is made into.")
+    @argument("--until", help='Stop when met: "rhat<1.01 ess>1000" (measures: rhat, ess, ess_bulk, ess_tail, mcse).')
+    @argument("--timeout", type=float, help="Stop after so many seconds, and keep the draws.")
+    @argument("--checkpoint", help="File that keeps the state of the run.")
+    @argument("--resume", action="store_true", help="Go on from the checkpoint, if there is one.")
+    @argument(
+        "--noblock", action="store_true", help="Return at once; the value has `.samples`, `.result()`, `.cancel()`."
+    )
     @argument("--plot", action="store_true", help="Show the picture, too.")
     @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
     @argument("-o", "--out", help="Bind the Samples to this name, too.")
     @argument("rest", nargs=argparse.REMAINDER, help="The target; options may follow it as well.")
-    def pxsample(self, line: str, local_ns: dict[str, Any] | None = None) -> Samples:
+    def pxsample(self, line: str, local_ns: dict[str, Any] | None = None) -> Samples | Sampling:
         """Sample a density with many chains over the engines.
 
         The target is a Python function or one compiled by Cython. One required parameter: it gets a float64 vector;
@@ -55,6 +63,7 @@ class PxSample(PxMagics):
         Examples
         --------
         >>> %pxsample gaussian --density --initial starts --draws 10000 --seed 1 -o walk
+        >>> %pxsample posterior --bounds "[(-5, 5), (0, 10)]" --until "rhat<1.01 ess>2000" --checkpoint run.px --resume
         """
         args = read_line(self.pxsample, name_r_functions(line), one_expression)
         target = one_expression(args.rest)
@@ -76,7 +85,12 @@ class PxSample(PxMagics):
             vectorized=args.vectorized,
             names=args.names.split(",") if args.names else None,
             targets=args.targets,
+            tier=args.tier,
             timeout_s=args.timeout,
+            until=args.until,
+            checkpoint=args.checkpoint,
+            resume=args.resume,
+            block=not args.noblock,
             local=self.locals_only(local_ns),
             on_partial=keep,
             draws=args.draws,
@@ -86,13 +100,14 @@ class PxSample(PxMagics):
             step=value(args.step),
             initial=value(args.initial),
             bounds=value(args.bounds),
+            periodic=args.periodic.split(",") if args.periodic else None,
             scale=args.scale,
             seed=args.seed,
             sampler=args.sampler,
         )
         if args.out is not None:
             self.session.namespace[args.out] = samples
-        if args.plot:
+        if args.plot and isinstance(samples, Samples):
             samples.plot()
         return samples
 

@@ -147,8 +147,12 @@ class RFunction:
         values: NDArray[np.float64],
         counts: NDArray[np.int64],
         first_nan: NDArray[np.float64],
+        on_error: object = None,
     ) -> float:
-        """Walk inside R: the twin of `pxtools.kernels.rwm_numpy.walk`, with the same random numbers."""
+        """Walk inside R: the twin of `pxtools.kernels.rwm_numpy.walk`, with the same random numbers.
+
+        An error of the function in R ends the walk; `on_error` is not asked.
+        """
         r, converter = _current(), Converter()
         flags, boxed = converter.to_r(np.array([is_density, is_scalar]), "flags"), converter.to_r(box, "box")
         kept, next_kept = 0, first_kept

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pxtools.sampling.regions import lies_in_one_mode, regions
+from pxtools.sampling.shapes import has_many_parameters, has_raised, is_a_funnel, piles_up
 
 if TYPE_CHECKING:
     from pxtools.sampling.samples import Samples
@@ -69,14 +70,26 @@ def chains_disagree(run: Run) -> list[str]:
 def _who_stays_where(run: Run, shown: Sequence[int]) -> str:
     samples, (found, travellers) = run.samples, run.regions
     if len(found) < 2:
-        return "They overlap, so they are too short or the step is wrong: more --draws, or another --step."
-    advice = "How many chains are where depends on where they started: take a larger --step, so that chains get across."
+        return f"They overlap, so they are too short: more --draws{_or_step(samples)}."
+    advice = (
+        f"How many chains are where depends on where they started: {_get_across(samples)}, so that chains get across."
+    )
     if len(found) == samples.n_chains > 3:
         return f"Each of the {samples.n_chains} chains stays in a region of its own. {advice}"
     lines = [f"{_chains(members)} near ({_place(samples, centre, shown)})" for members, centre in found]
     if travellers:
         lines.append(f"{_chains(travellers, 'moves', 'move')} between these regions")
     return "\n".join([*lines, advice])
+
+
+def _or_step(samples: Samples) -> str:
+    return ", or another --step" if samples.sampler == "rwm" else " and --warmup"
+
+
+def _get_across(samples: Samples) -> str:
+    if samples.sampler == "auto":
+        return "take a longer --warmup, and start points or --bounds that cover all modes"
+    return "take a larger --step, or --sampler auto" if samples.sampler == "rwm" else "take --sampler auto"
 
 
 def _chains(members: Sequence[int], one: str = "stays", many: str = "stay") -> str:
@@ -141,7 +154,8 @@ def few_effective_draws(run: Run) -> list[str]:
         return []
     named = ", ".join(f"{run.samples.names[k]} {least[k]:.0f}" for k in bad[:MAX_NAMED]) + _and_more(bad.size)
     wanted = int(np.ceil(run.samples.n_draws * ESS_GOOD / least[bad].min() * 1.2))
-    advice = f"--draws {float(f'{wanted:.1g}'):.0f}, or another --step"
+    step = ", or another --step" if run.samples.sampler == "rwm" else ""
+    advice = f"--draws {float(f'{wanted:.1g}'):.0f}{step}"
     return [
         f"few effective draws ({named}; {ESS_GOOD} is advised), so the errors above are uncertain too. Try {advice}."
     ]
@@ -158,6 +172,8 @@ def walks_badly(run: Run) -> list[str]:
         else []
     )
     mean = rate.mean()
+    if samples.sampler != "rwm":
+        return texts
     if len(stuck) < samples.n_chains and mean < low:
         texts.append(f"only {100 * mean:.1f} % of the steps are accepted: take a smaller --step.")
     if mean > high:
@@ -200,12 +216,25 @@ def _and_more(count: int) -> str:
 
 
 Check = Callable[[Run], list[str]]
+
+
+def _of_samples(check: Callable[[Samples], list[str]]) -> Check:
+    return lambda run: check(run.samples)
+
+
 WARNINGS: tuple[Check, ...] = (
     chains_disagree,
     started_in_one_place,
     few_effective_draws,
     walks_badly,
     was_nan,
+    _of_samples(has_raised),
     looks_like_a_density,
+    _of_samples(is_a_funnel),
 )
-NOTES: tuple[Check, ...] = (started_in_one_mode, has_one_chain)
+NOTES: tuple[Check, ...] = (
+    started_in_one_mode,
+    has_one_chain,
+    _of_samples(piles_up),
+    _of_samples(has_many_parameters),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.random import SeedSequence
 from numpy.typing import ArrayLike, NDArray
 
 from pxtools.errors import PxUsageError, nearest
-from pxtools.sampling.samplers import SAMPLERS
+from pxtools.sampling.samplers import SAMPLERS, Sampler
 from pxtools.sampling.starts import Bounds, Initial, RandomStart, read_bounds, read_initial
 from pxtools.sampling.targets import Target
 
@@ -30,13 +31,15 @@ class SamplePlan:
     draws, warmup, thin : int
         Kept draws per chain, discarded steps, steps per kept draw.
     n_chains, n_groups : int
-        Chains, and the scheduling groups they form; group `g` holds the chains `g * k … (g + 1) * k - 1`.
+        Chains, and the scheduling groups they form; see `chains_of`.
     seed : int
         The entropy of all streams; fresh when none was given.
     step : (n_params,) array
         Half-width of the proposal per parameter.
     lower, upper : (n_params,) array
         Hard bounds, infinite where there are none.
+    period : (n_params,) array
+        Distance of the bounds where a parameter is periodic, else 0.
     initial : (n_chains, n_params) array
         Start points; empty when they are random.
     random_start : RandomStart or None
@@ -58,6 +61,7 @@ class SamplePlan:
     step: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
+    period: NDArray[np.float64]
     initial: NDArray[np.float64]
     random_start: RandomStart | None
     notes: tuple[str, ...] = ()
@@ -66,6 +70,10 @@ class SamplePlan:
     def n_steps(self) -> int:
         """Steps that each group takes in all, warm-up included."""
         return self.warmup + self.draws * self.thin
+
+    def chains_of(self, group: int) -> range:
+        """Return the numbers of the chains of a group; sizes differ by one at most."""
+        return range(group * self.n_chains // self.n_groups, (group + 1) * self.n_chains // self.n_groups)
 
 
 def make_plan(
@@ -78,10 +86,11 @@ def make_plan(
     step: ArrayLike = 0.1,
     initial: Initial | None = None,
     bounds: Bounds | None = None,
+    periodic: Sequence[str] = (),
     scale: float = 1.0,
     seed: int | None = None,
-    sampler: str = "rwm",
-    default_chains: int = 4,
+    sampler: str = "auto",
+    n_engines: int = 1,
 ) -> SamplePlan:
     """Check the options of a run and fill in its defaults.
 
@@ -92,33 +101,39 @@ def make_plan(
     draws, warmup, thin : int
         Kept draws per chain; discarded steps (default: the sampler's); steps per kept draw.
     chains : int, optional
-        Default: the rows of `initial`, else `default_chains`, rounded up to whole groups.
+        Default: the rows of `initial`, else the sampler's, or enough for `n_engines`.
     step : float or (n_params,) array
         `rwm`: half-width of the uniform box.
     initial : (n_chains, n_params) or (n_params,) array, or callable, optional
         Start points; one point is for all chains; a callable gets a `numpy.random.Generator` and returns one point.
     bounds : (low, high), (n_params, 2) array, or dict of name to (low, high), optional
         Hard bounds of the support; start points are drawn inside when `initial` is missing.
+    periodic : sequence of str
+        Parameters whose two bounds are the same place: angles, phases.
     scale : float
         Standard deviation of random start points where bounds are missing.
     seed : int, optional
         Default: fresh entropy, which the result keeps.
     sampler : str
         A key of `SAMPLERS`.
-    default_chains : int
-        Chains when neither `chains` nor `initial` tells; a session asks for at least two per engine.
+    n_engines : int
+        Without `chains` and `initial` there are chains for so many engines: a group for each, at least two chains.
 
     Raises
     ------
     PxUsageError
         An option that cannot be carried out, or two that contradict each other.
     """
+    if sampler == "auto" and hasattr(target.function, "walk"):
+        sampler = "rwm"  # the function brings a loop of its own: a call from here for each point would be slow
     if sampler not in SAMPLERS:
         raise PxUsageError(
             f"There is no sampler `{sampler}`.{nearest(sampler, SAMPLERS)}\nType --sampler {' | '.join(SAMPLERS)}."
         )
     seed = _entropy(seed)
     box = read_bounds(target, bounds)
+    row = SAMPLERS[sampler]
+    default_chains = max(row.default_chains, max(2, row.chains_per_group) * n_engines)
     points = None
     if initial is not None:
         points = read_initial(initial, target, _count("chains", chains), default_chains, seed)
@@ -126,22 +141,22 @@ def make_plan(
     lower, upper = _full_box(target, box)
     random_start = RandomStart(lower, upper, _positive("scale", scale)) if points is None else None
     _check_inside(target, points, lower, upper)
-    per_group = SAMPLERS[sampler].chains_per_group
-    n_chains = len(points) if points is not None else _whole_groups(_count("chains", chains), default_chains, per_group)
+    n_chains = len(points) if points is not None else _count("chains", chains) or default_chains
     return SamplePlan(
         target_name=target.name,
         names=target.names,
         is_density=target.is_density,
         sampler=sampler,
         draws=_count("draws", draws) or 1,
-        warmup=SAMPLERS[sampler].warmup if warmup is None else _count("warmup", warmup, least=0) or 0,
+        warmup=_warmup(row, len(target.names)) if warmup is None else _count("warmup", warmup, least=0) or 0,
         thin=_count("thin", thin) or 1,
         n_chains=n_chains,
-        n_groups=n_chains // per_group,
+        n_groups=max(1, n_chains // row.chains_per_group),
         seed=seed,
         step=_steps(target, step),
         lower=lower,
         upper=upper,
+        period=_period(target, periodic, lower, upper),
         initial=np.empty((0, len(target.names))) if points is None else points,
         random_start=random_start,
         notes=_start_notes(random_start),
@@ -224,6 +239,23 @@ def _full_box(
     return np.broadcast_to(box[0], (size,)).copy(), np.broadcast_to(box[1], (size,)).copy()
 
 
+def _period(
+    target: Target, periodic: Sequence[str], lower: NDArray[np.float64], upper: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    period = np.zeros(len(lower))
+    for name in periodic:
+        if name not in target.names:
+            raise PxUsageError(
+                f"--periodic names `{name}`, which is no parameter of `{target.name}`.{nearest(name, target.names)}\n"
+                f"Its parameters: {', '.join(target.names)}."
+            )
+        k = target.names.index(name)
+        period[k] = upper[k] - lower[k]
+        if not np.isfinite(period[k]):
+            raise PxUsageError(f"--periodic {name}: it goes round between which numbers?\nType --bounds, too.")
+    return period
+
+
 def _check_inside(
     target: Target, points: NDArray[np.float64] | None, lower: NDArray[np.float64], upper: NDArray[np.float64]
 ) -> None:
@@ -238,13 +270,8 @@ def _check_inside(
         )
 
 
-def _whole_groups(chains: int | None, default_chains: int, per_group: int) -> int:
-    wanted = default_chains if chains is None else chains
-    if chains is not None and chains % per_group:
-        raise PxUsageError(
-            f"--chains {chains} is not a whole number of groups of {per_group}.\nGive a multiple of {per_group}."
-        )
-    return -(-wanted // per_group) * per_group
+def _warmup(row: Sampler, n_params: int) -> int:
+    return max(row.warmup, row.warmup_per_parameter * n_params)
 
 
 def _start_notes(random_start: RandomStart | None) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ def assemble(
     chunks: Sequence[Sequence[Chunk]],
     *,
     seconds: float = float("nan"),
+    engine_seconds: float = float("nan"),
     target_tier: str = "python",
     notes: Iterable[str] = (),
 ) -> Samples:
@@ -55,6 +56,8 @@ def assemble(
         cut the result to the draws that every chain has, and a note says so.
     seconds : float
         Wall time of the run.
+    engine_seconds : float
+        Time spent walking, summed over engines.
     target_tier : str
         `target.tier` where it ran.
     notes : iterable of str
@@ -93,7 +96,10 @@ def assemble(
         n_evaluations=sum(group.n_evaluations for group in stats),
         n_nan=sum(group.n_nan for group in stats),
         first_nan=next((group.first_nan for group in stats if group.first_nan is not None), None),
+        n_errors=sum(group.n_errors for group in stats),
+        first_error=next((group.first_error for group in stats if group.first_error is not None), None),
         seconds=seconds,
+        engine_seconds=engine_seconds,
         target_tier=target_tier,
         notes=(*plan.notes, *notes, *_run_notes(plan, stats, n_draws)),
     )
@@ -150,7 +156,8 @@ def sample_here(
             chunks[-1].append(chunk)
             if progress is not None:
                 progress(number * plan.n_steps + chunk.state.n_done, plan.n_groups * plan.n_steps)
-    return assemble(plan, chunks, seconds=time.perf_counter() - began, target_tier=target.tier)
+    seconds = time.perf_counter() - began
+    return assemble(plan, chunks, seconds=seconds, engine_seconds=seconds, target_tier=target.tier)
 
 
 def walk_group(target: Target, state: Any, n_steps: int, chunk_s: float = CHUNK_S) -> Iterator[Chunk]:

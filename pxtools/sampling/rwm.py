@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.random import PCG64, Generator, SeedSequence
+from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pxtools.errors import TargetError
 from pxtools.kernels.rwm import COMPILED, walk
+from pxtools.sampling.group import Rejections, counted, find_start, generator_at, stream
 from pxtools.sampling.samplers import Chunk, GroupStats
 from pxtools.sampling.starts import RandomStart
 from pxtools.sampling.targets import Target
 
 if TYPE_CHECKING:
     from pxtools.sampling.plan import SamplePlan
-
-#: random start points outside the support are drawn again, this often
-START_TRIES = 1_000
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,8 @@ class RwmState:
         How to draw another start point, if this one was random and turns out to be outside the support.
     bits : dict
         State of the PCG64 bit generator.
-    box : (3, n_params) array
-        Half-width of the proposal, lower bound, upper bound.
+    box : (4, n_params) array
+        Half-width of the proposal, lower bound, upper bound, period.
     warmup, thin, n_done : int
         Steps to discard, distance of kept steps, steps taken so far.
     stats : GroupStats
@@ -63,7 +60,7 @@ class RwmState:
 
 def start(plan: SamplePlan, group: int) -> RwmState:
     """Return the state of chain `group` before its first step; the target is not called yet."""
-    generator = Generator(PCG64(SeedSequence(plan.seed, spawn_key=(group,))))
+    generator = stream(plan.seed, group)
     redraw = plan.random_start
     position = np.array(plan.initial[group]) if redraw is None else redraw.draw(generator)
     return RwmState(
@@ -72,7 +69,7 @@ def start(plan: SamplePlan, group: int) -> RwmState:
         value=None,
         redraw=redraw,
         bits=dict(generator.bit_generator.state),
-        box=np.vstack([plan.step, plan.lower, plan.upper]),
+        box=np.vstack([plan.step, plan.lower, plan.upper, plan.period]),
         warmup=plan.warmup,
         thin=plan.thin,
         n_done=0,
@@ -82,7 +79,7 @@ def start(plan: SamplePlan, group: int) -> RwmState:
 
 def advance(target: Target, state: RwmState, n_steps: int) -> Chunk:
     """Take the chain `n_steps` further; see `pxtools.sampling.samplers.advance`."""
-    generator = _generator(state.bits)
+    generator = generator_at(state.bits)
     if state.value is None:
         state = _begin(target, state, generator)
     in_warmup = min(n_steps, max(0, state.warmup - state.n_done))
@@ -91,27 +88,9 @@ def advance(target: Target, state: RwmState, n_steps: int) -> Chunk:
     return Chunk(draws[np.newaxis], values[np.newaxis], replace(state, bits=dict(generator.bit_generator.state)))
 
 
-def _generator(bits: dict[str, Any]) -> Generator:
-    bit_generator = PCG64(0)
-    bit_generator.state = cast(Any, bits)
-    return Generator(bit_generator)
-
-
 def _begin(target: Target, state: RwmState, generator: Generator) -> RwmState:
     """Evaluate the start point; a random one outside the support is drawn again."""
-    position, tries = state.position, 1
-    value = target.value_at(position)
-    while not target.is_inside(value) and state.redraw is not None:
-        if tries == START_TRIES:
-            raise TargetError(
-                f"Chain {state.group} cannot start: `{target.name}` has no support at {tries:,} random points"
-                f" {state.redraw}.\n"
-                f"Give start points inside its support: --initial X, or --bounds around it."
-            )
-        position, tries = state.redraw.draw(generator), tries + 1
-        value = target.value_at(position)
-    if not target.is_inside(value):
-        target.refuse_start(value, position, state.group)
+    position, value, tries = find_start(target, state.position, state.redraw, generator, state.group)
     stats = replace(state.stats, n_evaluations=tries, initial=position[np.newaxis], is_compiled=COMPILED)
     return replace(state, position=position, value=value, redraw=None, stats=stats)
 
@@ -123,6 +102,7 @@ def _walk(target: Target, state: RwmState, generator: Generator, n_steps: int, i
     position = state.position.copy()
     draws, values = np.empty((n_kept, position.size)), np.empty(n_kept)
     counts, first_nan = np.zeros(3, dtype=np.int64), np.full(position.size, math.nan)
+    rejections = Rejections(state.stats)
     own_walk = getattr(target.function, "walk", None)  # a function of another language, whose loop runs there
     value = (own_walk or partial(walk, target.caller))(
         position,
@@ -138,21 +118,9 @@ def _walk(target: Target, state: RwmState, generator: Generator, n_steps: int, i
         values=values,
         counts=counts,
         first_nan=first_nan,
+        on_error=rejections,
     )
-    stats = _counted(state.stats, counts, first_nan, n_steps if is_kept else 0)
+    stats = counted(state.stats, counts, counts[1:2], first_nan, n_steps if is_kept else 0, rejections)
     return Chunk(
         draws, values, replace(state, position=position, value=value, n_done=state.n_done + n_steps, stats=stats)
-    )
-
-
-def _counted(
-    stats: GroupStats, counts: NDArray[np.int64], first_nan: NDArray[np.float64], n_kept_steps: int
-) -> GroupStats:
-    return replace(
-        stats,
-        n_evaluations=stats.n_evaluations + int(counts[0]),
-        n_kept_steps=stats.n_kept_steps + n_kept_steps,
-        n_accepted=stats.n_accepted + (counts[1] if n_kept_steps else 0),
-        n_nan=stats.n_nan + int(counts[2]),
-        first_nan=first_nan if stats.n_nan == 0 and counts[2] else stats.first_nan,
     )

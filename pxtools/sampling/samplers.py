@@ -27,14 +27,33 @@ from pxtools.sampling.targets import Target
 
 @dataclass(frozen=True)
 class Sampler:
-    """A row of the table: where a sampler lives, and its defaults."""
+    """A row of the table: where a sampler lives, and its defaults.
+
+    Attributes
+    ----------
+    module : str
+        Has `start` and `advance`.
+    warmup, warmup_per_parameter : int
+        Steps that are discarded unless told: the first, or the second times the parameters if that is more.
+    chains_per_group : int
+        The least; a group has up to twice as many less one, so that any number of chains can be divided.
+    default_chains : int
+        The least number of chains unless told.
+    """
 
     module: str
     warmup: int
+    warmup_per_parameter: int = 0
     chains_per_group: int = 1
+    default_chains: int = 4
 
 
+#: the first one is the default
 SAMPLERS = {
+    "auto": Sampler(
+        "pxtools.sampling.demcz", warmup=1_000, warmup_per_parameter=300, chains_per_group=4, default_chains=8
+    ),
+    "ram": Sampler("pxtools.sampling.ram", warmup=1_000, warmup_per_parameter=300),
     "rwm": Sampler("pxtools.sampling.rwm", warmup=100),
 }
 
@@ -51,6 +70,8 @@ class GroupStats:
         Steps after warm-up, and the accepted ones among them.
     n_nan, first_nan : int, (n_params,) array or None
         How often the target was NaN, and where first.
+    n_errors, first_error : int, str or None
+        How often it raised, and the first traceback.
     initial : (n_chains, n_params) array or None
         The points where the chains really started.
     is_compiled : bool
@@ -62,6 +83,8 @@ class GroupStats:
     n_accepted: NDArray[np.int64]
     n_nan: int = 0
     first_nan: NDArray[np.float64] | None = None
+    n_errors: int = 0
+    first_error: str | None = None
     initial: NDArray[np.float64] | None = None
     is_compiled: bool = True
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
+    from pxtools.sampling.modes import Mode
     from pxtools.sampling.summary import Summary
 
 #: raised when the fields in a saved file change their meaning
@@ -59,8 +60,10 @@ class Samples:
         Calls of the target, warm-up included.
     n_nan, first_nan : int, (n_params,) array or None
         How often the target was NaN (such steps are rejected), and where first.
-    seconds : float
-        Wall time of the run.
+    n_errors, first_error : int, str or None
+        How often the target raised (such steps are rejected), and the first traceback.
+    seconds, engine_seconds : float
+        Wall time of the run; time spent walking, summed over engines.
     target_tier : str
         What the function was made of where it ran; draws are bit-identical on one platform and tier.
     notes : tuple of str
@@ -83,7 +86,10 @@ class Samples:
     n_evaluations: int
     n_nan: int = 0
     first_nan: NDArray[np.float64] | None = None
+    n_errors: int = 0
+    first_error: str | None = None
     seconds: float = float("nan")
+    engine_seconds: float = float("nan")
     target_tier: str = "python"
     notes: tuple[str, ...] = ()
 
@@ -150,6 +156,16 @@ class Samples:
     def summary(self) -> Summary:
         """Return mean, sd, quantiles, MCSE, effective sample sizes, R-hat, and what is wrong with the run."""
         return self._summary
+
+    @cached_property
+    def _modes(self) -> list[Mode]:
+        from pxtools.sampling.modes import find_modes
+
+        return find_modes(self.draws)
+
+    def modes(self) -> list[Mode]:
+        """Return the modes found, heaviest first, each with its share of the mass and the error of that."""
+        return list(self._modes)
 
     def __repr__(self) -> str:
         return str(self.summary())

@@ -137,9 +137,9 @@ def summarise(samples: Samples) -> Summary:
         ess_bulk=ess_bulk,
         ess_tail=ess_tail,
         rhat=rhat,
-        headline=_headline(samples),
+        headline=_headline(samples) + _worth(float(np.fmin(ess_bulk, ess_tail).min()), samples.seconds),
         warnings=tuple(warnings),
-        notes=(*notes, *samples.notes),
+        notes=(*notes, *_mode_lines(samples), *samples.notes),
     )
 
 
@@ -152,8 +152,33 @@ def _headline(samples: Samples) -> str:
         f"{samples.target_name}: {_plural(samples.n_chains, 'chain')} of {_plural(samples.n_draws, 'draw')}{thinned}, "
         f"after {_plural(samples.warmup, 'warm-up step')}; sampler {samples.sampler}, seed {samples.seed}\n"
         f"acceptance {samples.acceptance_rate.mean():.2f}{spread}; "
-        f"{_plural(samples.n_evaluations, 'evaluation')}{time} (target: {samples.target_tier})"
+        f"{_plural(samples.n_evaluations, 'evaluation')}{time} (target: {samples.target_tier}{_pace(samples)})"
     )
+
+
+def _pace(samples: Samples) -> str:
+    if math.isnan(samples.engine_seconds) or not samples.n_evaluations:
+        return ""
+    each = samples.engine_seconds / samples.n_evaluations
+    text = f"{each * 1e9:.0f} ns" if each < 1e-6 else f"{each * 1e6:.3g} µs" if each < 1e-3 else f"{each * 1e3:.3g} ms"
+    return f", {text} per evaluation"
+
+
+def _worth(least_ess: float, seconds: float) -> str:
+    return "" if math.isnan(seconds + least_ess) else f"; least ESS per second {least_ess / max(seconds, 1e-9):,.0f}"
+
+
+def _mode_lines(samples: Samples) -> list[str]:
+    """Say where the modes are, when there are several."""
+    modes = samples.modes()
+    if len(modes) < 2:
+        return []
+    lines = [
+        f"{mode.weight:.3f} ± {mode.error:.2g} near "
+        f"({', '.join(f'{name} = {x:.3g}' for name, x in zip(samples.names[:4], mode.centre, strict=False))})"
+        for mode in modes[:6]
+    ]
+    return [f"{len(modes)} modes, with their shares of the mass:\n" + "\n".join(lines)]
 
 
 def _plural(count: int, noun: str) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from types import FunctionType
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pxtools.errors import PxUsageError, TargetError
-from pxtools.kernels.rwm_numpy import value_at
+from pxtools.kernels.calls_numpy import value_at
 from pxtools.kernels.target_calls import call_text, is_refused, name_of, refuse_value
+from pxtools.sampling.pointers import source_of
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -37,6 +40,8 @@ class Target:
         Called with an (n_points, n_params) array and returns n_points values.
     argument : str
         The name of a vector target's argument, from which `x[0]`, `x[1]`, … are made.
+    kind : str
+        `numba` for a Python function to be compiled where it runs, `c` for a C function, else empty.
     """
 
     function: Callable[..., Any]
@@ -46,18 +51,31 @@ class Target:
     is_density: bool = False
     is_vectorized: bool = False
     argument: str = "x"
+    kind: str = ""
 
     @property
     def tier(self) -> str:
-        """What the function is made of: `python`, `cython`, `R`, or the name of its type."""
+        """What the function is made of: `python`, `cython`, `numba`, `c`, `R`, or the name of its type."""
+        if self.kind:
+            return self.kind
         kind = type(self.function).__name__
         known = {"function": "python", "method": "python", "cython_function_or_method": "cython", "RFunction": "R"}
         return known.get(kind, kind)
 
-    @property
+    @cached_property
     def caller(self) -> Callable[..., Any]:
-        """What the kernels call at one point: the function itself, or one row at a time of a vectorised one."""
+        """What the kernels call at one point: the function, one row at a time of a vectorised one, or a C pointer."""
+        if self.kind == "numba":
+            from pxtools.sampling.numba_tier import compile_target
+
+            return compile_target(cast(FunctionType, self.function), len(self.names), self.is_scalar)
+        if self.kind == "c":
+            pointer: Callable[..., Any] = cast(Any, self.function).resolve()
+            return pointer
         return _OneRow(self.function) if self.is_vectorized else self.function
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def on(self, function: Callable[..., Any]) -> Target:
         """Return the same target with another function object: the one that lives on this engine."""
@@ -153,7 +171,8 @@ def resolve_target(
     Parameters
     ----------
     function : callable
-        A Python function, a function compiled by Cython, or any callable.
+        A Python function, a function compiled by Cython, any callable; or a C function `double f(const double*, int)`
+        as a Cython capsule, a Numba cfunc, or a LowLevelCallable.
     density : bool
         It returns a density, not a log-density.
     scalar : bool, optional
@@ -168,6 +187,10 @@ def resolve_target(
     PxUsageError
         Not callable; no readable signature and not told how to call it; names that do not fit.
     """
+    source = source_of(function)
+    if source is not None:
+        given = tuple(names or ())
+        return Target(cast(Any, source), source.__name__, given, is_density=density, kind="c")
     if not callable(function):
         raise PxUsageError(
             f"The target is no function but {type(function).__name__} ({function!r:.60}).\n"

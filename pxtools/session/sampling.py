@@ -2,20 +2,57 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pxtools.errors import PxUsageError
+import numpy as np
+
+from pxtools.errors import PxTimeout, PxUsageError
 from pxtools.sampling import Samples, assemble, make_plan, resolve_target, start_groups
+from pxtools.sampling.checkpoint import Checkpoint, check_same, read, write
+from pxtools.sampling.diagnostics import ess_bulk, rhat
+from pxtools.sampling.numba_tier import choose_tier
 from pxtools.sampling.run import CHUNK_S, next_chunk_size
+from pxtools.sampling.until import MOST_DRAWS, Until, next_look, read_until
 from pxtools.session.core import Session
 from pxtools.session.failures import to_exception
 from pxtools.session.pool import Pool
 
 ADVANCE = "pxtools.sampling.samplers.advance"
 
-_FIRST_CHUNK = 200
+#: steps of a group's first chunk, when nothing is known about the target's speed
+_FIRST_CHUNK = 100
+#: between two checkpoints, at least; and between two live diagnostics
+_CHECKPOINT_S = 2.0
+_LIVE_S = 1.0
+#: what live diagnostics look at
+_LIVE_DRAWS, _LIVE_PARAMS = 500, 10
+
+
+@dataclass(frozen=True)
+class Ending:
+    """When a run ends, and what it leaves on disk.
+
+    Attributes
+    ----------
+    until : Until or None
+        Goals, looked at every so many draws.
+    timeout_s : float or None
+        Seconds after which the draws so far are returned.
+    checkpoint : path or None
+        File with the run's state, written every few seconds and at the end.
+    resume : bool
+        Go on from `checkpoint` if it is there.
+    """
+
+    until: Until | None = None
+    timeout_s: float | None = None
+    checkpoint: str | os.PathLike[str] | None = None
+    resume: bool = False
 
 
 def sample(
@@ -27,11 +64,16 @@ def sample(
     vectorized: bool = False,
     names: Sequence[str] | None = None,
     targets: Any = None,
+    tier: str = "auto",
     timeout_s: float | None = None,
+    until: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    block: bool = True,
     local: Mapping[str, Any] | None = None,
     on_partial: Callable[[Samples], None] | None = None,
     **options: Any,
-) -> Samples:
+) -> Any:
     """Sample a density on the engines.
 
     Parameters
@@ -42,6 +84,16 @@ def sample(
         See `pxtools.sampling.resolve_target`: a density in place of a log-density, how it is called, parameter names.
     targets
         Engines to use; the draws are the same for any number of them.
+    tier
+        `auto`, `python` or `numba`: what a Python function is made into.
+    timeout_s
+        Seconds after which the draws so far are returned.
+    until
+        Stop when this is met: ``"rhat<1.01 ess>1000"``; `draws` is then the most, one million unless told.
+    checkpoint, resume
+        A file to keep the run's state in; go on from it.
+    block
+        Wait for the end; otherwise a `Sampling` is returned at once.
     on_partial
         Called with the draws that there are when the run is interrupted.
     **options
@@ -49,7 +101,7 @@ def sample(
 
     Returns
     -------
-    Samples
+    Samples or Sampling
         Draws are bit-identical for any number of engines, on one platform and target tier.
 
     Raises
@@ -58,68 +110,243 @@ def sample(
         Before anything runs.
     TargetError
         The function returned something that is no density; the message names the point.
+    PxTimeout
+        The time was over before there were draws.
     """
+    ending = Ending(None if until is None else read_until(until), timeout_s, checkpoint, resume)
+    if resume and checkpoint is None:
+        raise PxUsageError("--resume needs the file to go on from.\nType --checkpoint FILE --resume.")
     target = resolve_target(function, density=density, scalar=scalar, vectorized=vectorized, names=names)
+    stored = read(checkpoint) if resume and checkpoint is not None and os.path.exists(checkpoint) else None
+    if stored is not None and options.get("seed") is None:
+        options["seed"] = stored.plan.seed
+    if until is not None and options.get("draws") is None:
+        options["draws"] = MOST_DRAWS
     engines = session.targets(targets)
-    plan = make_plan(target, default_chains=max(4, 2 * len(engines)), **options)
-    target = target.with_size(len(plan.names))
+    plan = make_plan(target, n_engines=len(engines), **{k: v for k, v in options.items() if v is not None})
+    target, tier_notes = choose_tier(target.with_size(len(plan.names)), plan, tier)
     packed, gathering = session.gatherer(local).pack_value(target)
     gathering.more_modules |= packed.modules
-    run = _Run(session, plan, target.tier)
-    with Pool(session, packed, gathering, engines, timeout_s) as pool:
+    run = _Run(session, plan, target.tier, ending)
+    run.notes += tier_notes
+    if stored is not None:
+        check_same(stored, plan, target.tier, checkpoint)
+        run.chunks = [list(group) for group in stored.chunks]
+    handle = Sampling(run, Pool(session, packed, gathering, engines))
+    if not block:
+        return handle.in_background()
+    try:
+        return handle.carry_out()
+    except KeyboardInterrupt:
+        partial = run.samples_so_far()
+        if on_partial is not None and partial is not None:
+            on_partial(partial)
+        raise
+
+
+class Sampling:
+    """A run under way, for notebooks that go on meanwhile.
+
+    Attributes
+    ----------
+    done : bool
+        The run has ended, well or badly.
+    samples : Samples or None
+        The draws so far; None while some chain is in its warm-up.
+    """
+
+    def __init__(self, run: _Run, pool: Pool) -> None:
+        self._run = run
+        self._pool = pool
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._samples: Samples | None = None
+
+    def in_background(self) -> Sampling:
+        """Go on in a thread of this process; the work is on the engines."""
+        self._run.close_display()
+        self._thread = threading.Thread(target=self._keep, name="pxsample", daemon=True)
+        self._thread.start()
+        return self
+
+    def _keep(self) -> None:
         try:
-            run.walk(pool)
-        except KeyboardInterrupt:
+            self._samples = self.carry_out()
+        except BaseException as error:
+            self._error = error
+
+    def carry_out(self) -> Samples:
+        """Walk all groups to the end and return the samples."""
+        run = self._run
+        try:
+            with self._pool as pool:
+                run.walk(pool)
+        except PxTimeout:
             partial = run.samples_so_far()
-            if on_partial is not None and partial is not None:
-                on_partial(partial)
-            raise
-    return run.samples()
+            if partial is None:
+                raise
+            return partial
+        finally:
+            run.store(is_last=True)
+        return run.samples()
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return self._thread is not None and not self._thread.is_alive()
+
+    @property
+    def samples(self) -> Samples | None:
+        """The draws so far; None while some chain is in its warm-up."""
+        return self._samples or self._run.samples_so_far()
+
+    def cancel(self) -> None:
+        """End the run at the chunks that are under way; `result()` gives the draws so far."""
+        self._run.is_cancelled = True
+
+    def result(self, timeout: float | None = None) -> Samples:
+        """Wait for the end and return the samples, or raise what went wrong.
+
+        Raises
+        ------
+        PxTimeout
+            Not done after `timeout` seconds; the run goes on.
+        """
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                raise PxTimeout(f"not done after {timeout:g} s; the run goes on.\nAsk again, or `.cancel()` it.")
+        if self._error is not None:
+            raise self._error
+        assert self._samples is not None
+        return self._samples
+
+    def __repr__(self) -> str:
+        return f"<sampling {self._run.plan.target_name}: {self._run.progress_text()}{', done' if self.done else ''}>"
 
 
 class _Run:
     """The chunks of one run as they come in."""
 
-    def __init__(self, session: Session, plan: Any, tier: str) -> None:
-        self.session = session
+    def __init__(self, session: Session, plan: Any, tier: str, ending: Ending) -> None:
         self.plan = plan
         self.tier = tier
+        self.ending = ending
         self.chunks: list[list[Any]] = [[] for _ in range(plan.n_groups)]
         self.sizes = [_FIRST_CHUNK] * plan.n_groups
         self.began = time.perf_counter()
+        self.engine_seconds = 0.0
+        self.notes: list[str] = []
+        self.is_cancelled = False
+        self.stored_at = self.began
+        self.live_at, self.live = self.began, ""
         self.display = session.progress(f"sampling {plan.target_name}") if session.progress else None
 
     def walk(self, pool: Pool) -> None:
-        """Send each group's next chunk as soon as the one before is back."""
+        """Bring all groups to the next look, until the goals are met or all steps are done."""
         try:
-            for group, state in enumerate(start_groups(self.plan)):
-                self._submit(pool, group, state)
-            for group, reply in pool.completed(self._show):
-                if reply.failure is not None:
-                    raise to_exception({reply.engine_id: reply.failure}, 1)
-                answer = reply.answer or {}
-                chunk = answer["value"]
-                self.chunks[group].append(chunk)
-                self.sizes[group] = next_chunk_size(self.sizes[group], answer["seconds"], CHUNK_S)
-                if chunk.state.n_done < self.plan.n_steps:
-                    self._submit(pool, group, chunk.state)
+            states = start_groups(self.plan)
+            while True:
+                goal = self._goal()
+                for group, chunks in enumerate(self.chunks):
+                    self._submit(pool, group, chunks[-1].state if chunks else states[group], goal)
+                for group, reply in pool.completed(self._tick):
+                    if reply.failure is not None:
+                        raise to_exception({reply.engine_id: reply.failure}, 1)
+                    self._take(group, reply.answer or {})
+                    self._submit(pool, group, self.chunks[group][-1].state, goal)
+                if self.is_cancelled or self._is_enough():
+                    return
         finally:
-            if self.display is not None:
-                self._show()
-                self.display.close()
+            self.close_display()
 
-    def _submit(self, pool: Pool, group: int, state: Any) -> None:
-        n_steps = min(self.sizes[group], self.plan.n_steps - state.n_done)
-        pool.submit(group, "call_task", {"function": ADVANCE, "args": (state, n_steps)})
+    def close_display(self) -> None:
+        """Show the last state, then nothing more."""
+        if self.display is not None:
+            self._show()
+            self.display.close()
+            self.display = None
+
+    def _steps(self, n_draws: int) -> int:
+        return int(min(self.plan.n_steps, self.plan.warmup + n_draws * self.plan.thin))
+
+    def _n_draws(self) -> int:
+        """Return the draws that every chain has."""
+        return min(sum(chunk.draws.shape[1] for chunk in chunks) for chunks in self.chunks)
+
+    def _goal(self) -> int:
+        """Return the steps at which all groups meet: the looks depend on the draws alone, so runs can be repeated."""
+        return self.plan.n_steps if self.ending.until is None else self._steps(next_look(self._n_draws()))
+
+    def _is_enough(self) -> bool:
+        if all(chunks and chunks[-1].state.n_done >= self.plan.n_steps for chunks in self.chunks):
+            if self.ending.until is not None and not self.ending.until.is_met(self._draws()):
+                self.notes.append(f"--until {self.ending.until.text} is not met: more --draws.")
+            return True
+        if self.ending.until is None or not self.ending.until.is_met(self._draws()):
+            return False
+        self.notes.append(f"Ended when {self.ending.until.text} was met.")
+        return True
+
+    def _draws(self) -> Any:
+        n_draws = self._n_draws()
+        return np.concatenate(
+            [np.concatenate([chunk.draws for chunk in chunks], axis=1)[:, :n_draws] for chunks in self.chunks]
+        )
+
+    def _submit(self, pool: Pool, group: int, state: Any, goal: int) -> None:
+        n_steps = min(self.sizes[group], goal - state.n_done)
+        if n_steps > 0 and not self.is_cancelled:
+            pool.submit(group, "call_task", {"function": ADVANCE, "args": (state, n_steps)})
+
+    def _take(self, group: int, answer: Mapping[str, Any]) -> None:
+        self.chunks[group].append(answer["value"])
+        self.engine_seconds += answer["seconds"]
+        self.sizes[group] = next_chunk_size(self.sizes[group], answer["seconds"], CHUNK_S)
+        self.store()
+
+    def store(self, is_last: bool = False) -> None:
+        """Write the checkpoint when it is time; writing takes a twentieth of the time at most."""
+        now = time.perf_counter()
+        if self.ending.checkpoint is None or not (is_last or now > self.stored_at):
+            return
+        write(self.ending.checkpoint, Checkpoint(self.plan, self.tier, self.chunks))
+        took = time.perf_counter() - now
+        self.stored_at = now + max(_CHECKPOINT_S, 20 * took)
+
+    def _tick(self) -> None:
+        timeout = self.ending.timeout_s
+        if timeout is not None and time.perf_counter() - self.began > timeout:
+            self.notes.append(f"Stopped by --timeout {timeout:g}.")
+            raise PxTimeout(f"no draws after {timeout:g} s; the engines were interrupted.\nGive `--timeout S`.")
+        self._show()
 
     def _show(self) -> None:
-        if self.display is None:
-            return
-        total = self.plan.n_groups * self.plan.n_steps
-        done = sum(chunks[-1].state.n_done for chunks in self.chunks if chunks)
+        if self.display is not None:
+            total = self.plan.n_groups * self.plan.n_steps
+            self.display.update(self.progress_text(), self._n_done() / total)
+
+    def _n_done(self) -> int:
+        return sum(chunks[-1].state.n_done for chunks in self.chunks if chunks)
+
+    def progress_text(self) -> str:
+        """Return steps, rate and remaining time, and once there are draws what they are worth."""
+        total, done = self.plan.n_groups * self.plan.n_steps, self._n_done()
         rate = done / max(time.perf_counter() - self.began, 1e-9)
-        left = (total - done) / max(rate, 1e-9)
-        self.display.update(f"{done:,}/{total:,} steps · {rate:,.0f}/s · {left:.0f} s left", done / total)
+        left = "" if self.ending.until is not None else f" · {(total - done) / max(rate, 1e-9):.0f} s left"
+        return f"{done:,}/{total:,} steps · {rate:,.0f}/s{left}{self._live_text()}"
+
+    def _live_text(self) -> str:
+        now = time.perf_counter()
+        if now - self.live_at > _LIVE_S and all(self.chunks) and self._n_draws() >= 8:
+            draws = self._draws()
+            thinned = draws[:, :: max(1, draws.shape[1] // _LIVE_DRAWS), :_LIVE_PARAMS]
+            stats = [chunks[-1].state.stats for chunks in self.chunks]
+            rate = sum(s.n_accepted.mean() for s in stats) / max(1, sum(s.n_kept_steps for s in stats))
+            worst = np.nanmax(rhat(thinned)) if len(draws) > 1 else np.nan
+            self.live = f" · acceptance {rate:.2f} · R-hat {worst:.3f} · ESS {ess_bulk(thinned).min():,.0f}"
+            self.live_at = time.perf_counter()
+        return self.live
 
     def samples_so_far(self) -> Samples | None:
         """Return the draws of an interrupted run; None if some chain has not got through its warm-up."""
@@ -130,4 +357,11 @@ class _Run:
 
     def samples(self) -> Samples:
         """Put together what has come in."""
-        return assemble(self.plan, self.chunks, seconds=time.perf_counter() - self.began, target_tier=self.tier)
+        return assemble(
+            self.plan,
+            self.chunks,
+            seconds=time.perf_counter() - self.began,
+            engine_seconds=self.engine_seconds,
+            target_tier=self.tier,
+            notes=self.notes,
+        )

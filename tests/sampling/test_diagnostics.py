@@ -12,6 +12,8 @@ from pxtools.sampling import diagnostics
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     arviz = pytest.importorskip("arviz")
+if hasattr(arviz, "Numba"):
+    arviz.Numba.disable_numba()  # where Numba is installed: compiling takes longer than the tests
 
 
 def autoregression(n_chains, n_draws, correlation, seed=0):

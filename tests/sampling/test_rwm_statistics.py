@@ -91,7 +91,7 @@ def correlated(x, y):
 
 def test_easy_target_gives_its_moments():
     target = sampling.resolve_target(correlated)
-    plan = sampling.make_plan(target, draws=30_000, chains=4, step=2.0, seed=5)
+    plan = sampling.make_plan(target, sampler="rwm", draws=30_000, chains=4, step=2.0, seed=5)
     samples = sampling.sample_here(target, plan)
     summary = samples.summary()
     assert (summary.rhat < 1.01).all()
@@ -104,7 +104,7 @@ def test_easy_target_gives_its_moments():
 def test_bounds_cut_the_target_off():
     """Half a normal: mean sqrt(2/pi)."""
     target = sampling.resolve_target(lambda x: -0.5 * x * x, scalar=True)
-    plan = sampling.make_plan(target, draws=40_000, chains=4, step=2.0, seed=6, bounds=(0, np.inf))
+    plan = sampling.make_plan(target, sampler="rwm", draws=40_000, chains=4, step=2.0, seed=6, bounds=(0, np.inf))
     samples = sampling.sample_here(target, plan)
     assert samples.draws.min() >= 0
     summary = samples.summary()

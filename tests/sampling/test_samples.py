@@ -17,7 +17,7 @@ TARGET = sampling.resolve_target(gaussian, density=True)
 @pytest.fixture(scope="module")
 def samples():
     starts = np.random.default_rng(0).random((4, 2))
-    plan = sampling.make_plan(TARGET, initial=starts, draws=2000, thin=2, seed=3)
+    plan = sampling.make_plan(TARGET, sampler="rwm", initial=starts, draws=2000, thin=2, seed=3)
     return sampling.sample_here(TARGET, plan)
 
 

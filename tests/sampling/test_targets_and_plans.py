@@ -137,12 +137,16 @@ def test_option_that_cannot_be_carried_out_is_a_usage_error_of_two_lines(target,
 
 
 def test_defaults_are_those_of_the_documentation():
-    plan = sampling.make_plan(SCALAR)
+    plan = sampling.make_plan(SCALAR, sampler="rwm")
     assert (plan.draws, plan.warmup, plan.thin, plan.n_chains, plan.n_groups) == (1000, 100, 1, 4, 4)
+    auto = sampling.make_plan(SCALAR)
+    assert (auto.sampler, auto.draws, auto.warmup, auto.n_chains, auto.n_groups) == ("auto", 1000, 1000, 8, 2)
+    assert sampling.make_plan(VECTOR, bounds=[(0, 1)] * 10).warmup == 3000
     assert plan.step.tolist() == [0.1, 0.1]
     assert "normal, --scale 1" in plan.notes[0]
-    assert sampling.make_plan(SCALAR, default_chains=16).n_chains == 16
-    assert sampling.make_plan(SCALAR, initial=np.zeros((7, 2)), default_chains=16).n_chains == 7
+    assert sampling.make_plan(SCALAR, n_engines=4).n_chains == 16
+    assert sampling.make_plan(SCALAR, sampler="rwm", n_engines=4).n_chains == 8
+    assert sampling.make_plan(SCALAR, initial=np.zeros((7, 2)), n_engines=4).n_chains == 7
 
 
 def test_missing_seed_is_fresh_and_kept():
@@ -164,7 +168,7 @@ def test_missing_seed_is_fresh_and_kept():
     ],
 )
 def test_start_points_are_read_as_they_were_meant(target, initial, chains, expected):
-    plan = sampling.make_plan(target, initial=initial, chains=chains)
+    plan = sampling.make_plan(target, initial=initial, chains=chains, sampler="rwm")
     np.testing.assert_array_equal(plan.initial, expected)
     assert [state.position.tolist() for state in sampling.start_groups(plan)] == expected
 
@@ -180,7 +184,8 @@ def test_start_function_gets_an_independent_generator_per_chain():
 
 def test_start_points_are_drawn_inside_the_bounds():
     plan = sampling.make_plan(SCALAR, bounds={"x": (0, 1), "y": (5, np.inf)}, chains=50, seed=1)
-    points = np.array([state.position for state in sampling.start_groups(plan)])
+    points = np.concatenate([state.positions for state in sampling.start_groups(plan)])
+    assert len(points) == 50
     assert (points[:, 0] > 0).all()
     assert (points[:, 0] < 1).all()
     assert (points[:, 1] > 5).all()

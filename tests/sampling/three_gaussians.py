@@ -41,6 +41,7 @@ def call_walk(walk, target, x, n_steps, seed=1, **changes):
         "step": 0.1,
         "lower": -np.inf,
         "upper": np.inf,
+        "period": 0.0,
         "first_kept": 1,
         "thin": 1,
     }
@@ -55,7 +56,7 @@ def call_walk(walk, target, x, n_steps, seed=1, **changes):
         float(target(*x.tolist()) if options["is_scalar"] else target(x.copy())),
         n_steps,
         np.random.default_rng(seed),
-        box=np.array([np.full(x.size, options[name]) for name in ("step", "lower", "upper")]),
+        box=np.array([np.full(x.size, options[name]) for name in ("step", "lower", "upper", "period")]),
         is_density=options["is_density"],
         is_scalar=options["is_scalar"],
         first_kept=options["first_kept"],

@@ -1,0 +1,187 @@
+"""Compile a user's unchanged Python function with Numba, and trust it only where it agrees with Python.
+
+Numba is imported where it is asked for: engines run this.
+"""
+
+from __future__ import annotations
+
+import dis
+import hashlib
+import importlib
+import importlib.util
+import math
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pxtools.errors import PxUsageError
+from pxtools.kernels.calls_numpy import value_at
+from pxtools.sampling.group import stream
+from pxtools.sampling.plan import SamplePlan
+from pxtools.sampling.pointers import CTarget
+from pxtools.sampling.targets import Target
+
+#: fewer evaluations than this are done before Numba has compiled on every engine
+WORTH_EVALUATIONS = 1_000_000
+#: points at which Numba and Python are compared, and the least of them that must be inside the support
+POINTS, LEAST_POINTS = 40, 10
+#: they agree to this share
+TOLERANCE = 1e-9
+#: instructions and methods that may change a vector argument: such a function gets a copy
+_CHANGES = {"STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE"}
+_CHANGING_METHODS = {"sort", "fill", "partition", "put", "shuffle", "resize", "itemset"}
+
+_compiled: dict[Any, CTarget] = {}
+
+
+def choose_tier(target: Target, plan: SamplePlan, tier: str = "auto") -> tuple[Target, list[str]]:
+    """Return the target to run, and what to tell the user.
+
+    Parameters
+    ----------
+    target : Target
+        As resolved.
+    plan : SamplePlan
+        Says how much work there is and where chains start. It alone decides, never a clock: the same call gives the
+        same tier.
+    tier : str
+        `auto` (Numba where it is installed, compiles and agrees, and the work is worth it), `python`, or `numba`.
+
+    Raises
+    ------
+    PxUsageError
+        An unknown tier, or `numba` was asked for and is impossible.
+    """
+    if tier not in ("auto", "python", "numba"):
+        raise PxUsageError(f"There is no tier `{tier}`.\nType --tier auto | python | numba.")
+    is_plain = isinstance(target.function, types.FunctionType) and not target.is_vectorized
+    is_wanted = tier == "numba" or (tier == "auto" and plan.n_chains * plan.n_steps >= WORTH_EVALUATIONS)
+    if not is_wanted or (not is_plain and tier == "auto"):
+        return target, []
+    reason = None if is_plain else "it is no plain Python function of one point"
+    if reason is None and importlib.util.find_spec("numba") is None:
+        if tier == "auto":
+            return target, []
+        reason = "numba is not installed (pip install 'pxtools[numba]')"
+    if reason is None:
+        compiled = replace(target, kind="numba")
+        reason = _disagreement(target, compiled, plan)
+        if reason is None:
+            return compiled, []
+    if tier == "numba":
+        raise PxUsageError(f"Numba cannot be used for `{target.name}`: {reason}.\nLeave --tier numba out.")
+    return target, [f"`{target.name}` runs as Python: {reason}."]
+
+
+def _disagreement(target: Target, compiled: Target, plan: SamplePlan) -> str | None:
+    """Compare at random points around the starts; return why Numba is not to be trusted, or None."""
+    try:
+        compiled.caller  # noqa: B018  compiles
+    except Exception as error:
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        return f"Numba does not compile it ({first[0][:120]})"
+    n_inside = 0
+    for point in _points(plan):
+        try:
+            mine = value_at(target.function, point, target.is_scalar)
+        except Exception:
+            mine = math.nan
+        its = compiled.caller(*point) if target.is_scalar else compiled.caller(np.array(point))
+        if math.isfinite(mine) != math.isfinite(its) or (
+            math.isfinite(mine) and abs(mine - its) > TOLERANCE * max(1e-300, abs(mine))
+        ):
+            return f"Numba gives {its!r} where Python gives {mine!r}, at {point}"
+        n_inside += math.isfinite(mine)
+    return None if n_inside >= LEAST_POINTS else f"only {n_inside} of {POINTS} points to compare at are in its support"
+
+
+def _points(plan: SamplePlan) -> list[list[float]]:
+    generator = stream(plan.seed, 2**31)
+    if plan.random_start is not None:
+        return [plan.random_start.draw(generator).tolist() for _ in range(POINTS)]
+    rows = plan.initial[np.arange(POINTS) % len(plan.initial)]
+    noise: NDArray[np.float64] = 0.1 * plan.step * generator.standard_normal(rows.shape)
+    noise[: len(plan.initial)] = 0
+    points: list[list[float]] = (rows + noise).clip(plan.lower, plan.upper).tolist()
+    return points
+
+
+def compile_target(function: types.FunctionType, n_params: int, is_scalar: bool) -> CTarget:
+    """Return the function as machine code; the same source with the same globals is compiled once.
+
+    Raises
+    ------
+    TypeError
+        It raises exceptions on purpose, which machine code called from C cannot.
+    Exception
+        Whatever Numba says.
+    """
+    key = (n_params, is_scalar, _key(function, frozenset()))
+    if key not in _compiled:
+        _compiled[key] = _compile(function, n_params, is_scalar)
+    return _compiled[key]
+
+
+def _compile(function: types.FunctionType, n_params: int, is_scalar: bool) -> CTarget:
+    numba = importlib.import_module("numba")
+    jit = numba.njit(error_model="numpy")
+    fast = _jitted(jit, function, {})
+    numbers = ", ".join(f"p[{i}]" for i in range(n_params))
+    argument = numbers if is_scalar else "carray(p, (n,)).copy()" if _changes(function) else "carray(p, (n,))"
+    names = {"target": fast, "carray": numba.carray}
+    exec(f"def call(p, n):\n    return float(target({argument}))", names)
+    kinds = numba.types
+    compiled = numba.cfunc(kinds.float64(kinds.CPointer(kinds.float64), kinds.intc), error_model="numpy")(names["call"])
+    return CTarget(compiled.address, function.__name__, is_scalar, keep=(compiled, fast))
+
+
+def _jitted(jit: Callable[..., Any], function: types.FunctionType, done: dict[int, Any]) -> Any:
+    """Compile a function and, before it, those of its globals that are functions."""
+    if id(function) in done:
+        raise TypeError(f"`{function.__name__}` calls itself")
+    done[id(function)] = None
+    if any(step.opname == "RAISE_VARARGS" for step in dis.get_instructions(function)):
+        raise TypeError(f"`{function.__name__}` raises exceptions on purpose")
+    scope = dict(function.__globals__)
+    for name in _used(function):
+        if isinstance(scope.get(name), types.FunctionType):
+            scope[name] = _jitted(jit, scope[name], dict(done))
+    copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
+    return jit(copy)
+
+
+def _used(function: types.FunctionType) -> list[str]:
+    return [name for name in function.__code__.co_names if name in function.__globals__]
+
+
+def _changes(function: types.FunctionType) -> bool:
+    """Tell whether the function, or one that it uses, may write to its argument."""
+    for step in dis.get_instructions(function):
+        if step.opname in _CHANGES or (step.opname == "BINARY_OP" and step.argrepr.endswith("=")):
+            return True
+    if _CHANGING_METHODS & set(function.__code__.co_names):
+        return True
+    helpers = [function.__globals__[name] for name in _used(function)]
+    return any(isinstance(helper, types.FunctionType) and _changes(helper) for helper in helpers)
+
+
+def _key(thing: Any, seen: frozenset[int]) -> Any:
+    """Return what tells two functions, or two globals, apart by value."""
+    if isinstance(thing, types.FunctionType):
+        if id(thing) in seen:
+            return "itself"
+        seen |= {id(thing)}
+        cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+        code = (thing.__code__.co_code, repr(thing.__code__.co_consts), thing.__code__.co_names, thing.__defaults__)
+        return (code, *(_key(thing.__globals__[name], seen) for name in _used(thing)), *(_key(c, seen) for c in cells))
+    if isinstance(thing, np.ndarray):
+        return (thing.dtype.str, thing.shape, hashlib.sha256(thing.tobytes()).digest())
+    if isinstance(thing, (int, float, str, bytes, bool, complex, type(None), np.generic)):
+        return (type(thing).__name__, repr(thing))
+    if isinstance(thing, (tuple, list)):
+        return (type(thing).__name__, *(_key(part, seen) for part in thing))
+    return id(thing)
