@@ -184,7 +184,7 @@ class RFunction:
 
     def _refuse(self, r: R, point: list[float], is_density: bool, is_scalar: bool) -> None:
         """Raise what the same value of a Python function would raise."""
-        from pxtools.kernels.rwm_numpy import value_at
+        from pxtools.kernels.calls_numpy import value_at
         from pxtools.kernels.target_calls import refuse_value
 
         value = value_at(self, point, is_scalar)
