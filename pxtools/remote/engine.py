@@ -30,6 +30,9 @@ Message = dict[str, Any]
 #: values at most this large are compared by content when the client overwrites them
 _COMPARED_BYTES = 1_000_000
 
+#: reading an object of these libraries would start R or Octave in the notebook's process
+_STAYING = ("rpy2", "oct2py")
+
 
 class Engine:
     """The engine's side of a session: where names live, what was put there, what is pinned."""
@@ -334,6 +337,9 @@ def _answer(engine: Engine, value: Any, limit: int) -> Message:
         own = digest(packed) if packed.nbytes > limit else b""
     except Exception as error:
         return {"kind": "described", "type": type(value).__name__, "text": _short_repr(value), "why": str(error)}
+    if any(module.partition(".")[0] in _STAYING for module in packed.modules):
+        why = "it belongs to R or Octave, which never start in the notebook; `%%pxR -o` takes numbers out of it"
+        return {"kind": "described", "type": type(value).__name__, "text": _short_repr(value), "why": why}
     if packed.nbytes <= limit:
         return {"kind": "value", "packed": packed}
     token = f"{engine.engine_id}-{time.monotonic_ns()}-{id(value)}"

@@ -130,6 +130,8 @@ def test_r_keeps_its_variables_and_functions_between_cells(cell: Any, shell: Any
 
 def test_r_is_never_loaded_in_the_notebooks_process(cell: Any) -> None:
     cell("%%pxR -o d\nd <- data.frame(a = 1:2, b = c('x', 'y'))")
+    cell("%pxrun fit = __import__('rpy2.robjects').robjects.r('lm(y ~ x, data.frame(x = 1:3, y = c(1, 2, 4)))')")
+    cell("fit")
     assert not [name for name in sys.modules if name.startswith("rpy2")]
 
 
