@@ -105,6 +105,7 @@ def find_start(
         What the target raises at a given point, and any mistake in the program.
     """
     last: Exception | None = None
+    n_raised = 0
     for tries in range(1, START_TRIES + 1):
         try:
             value = target.value_at(position)
@@ -113,12 +114,14 @@ def find_start(
         except Exception as error:
             if redraw is None or isinstance(error, MISTAKES):
                 raise
-            last, value = error, -np.inf
+            last, value, n_raised = error, -np.inf, n_raised + 1
         if target.is_inside(value):
             return position, value, tries
         if redraw is None:
             target.refuse_start(value, position, chain)
         position = redraw.draw(generator)
+    if last is not None and n_raised == START_TRIES:
+        raise last
     why = f" (the last exception: {type(last).__name__}: {last})" if last is not None else ""
     raise TargetError(
         f"Chain {chain} cannot start: `{target.name}` has no support at {START_TRIES:,} random points {redraw}{why}.\n"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pxtools.errors import PxUsageError, nearest
+from pxtools.sampling.diagnostics import ess_bulk, ess_tail
 from pxtools.sampling.export import needed
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_PARAMS = 5
 BINS = 60
+RANK_BINS = 20
 #: points drawn per chain and trace; more cannot be told apart
 MAX_TRACE_POINTS = 2_000
 CELL_INCHES = 2.6
@@ -105,4 +107,40 @@ def _draw_traces(figure: Any, samples: Samples, names: list[str]) -> None:
     axes[-1].set_xlabel("draw")
 
 
-KINDS: dict[str, Callable[[Any, Samples, list[str]], Any]] = {"overview": _overview, "pairs": _pairs, "trace": _trace}
+def _rank(pyplot: Any, samples: Samples, names: list[str]) -> Any:
+    """Histograms of each chain's ranks among all draws: flat where chains agree (Vehtari et al. 2021)."""
+    figure = pyplot.figure(figsize=(TRACE_INCHES[0], max(2.4, len(names) * TRACE_INCHES[1])), layout="constrained")
+    axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+    for axis, name in zip(axes, names, strict=True):
+        column = samples[name]
+        ranks = np.argsort(np.argsort(column, axis=None)).reshape(column.shape)
+        for chain in ranks:
+            heights, edges = np.histogram(chain, RANK_BINS, (0, column.size))
+            axis.stairs(heights, edges, alpha=0.8)
+        axis.axhline(samples.n_draws / RANK_BINS, color="black", linewidth=0.8, linestyle=":")
+        axis.set_ylabel(name)
+    axes[-1].set_xlabel("rank among all draws")
+    return _titled(figure, samples)
+
+
+def _ess(pyplot: Any, samples: Samples, names: list[str]) -> Any:
+    """Effective sample sizes as draws come in: straight lines where chains mix."""
+    figure = pyplot.figure(figsize=(TRACE_INCHES[0], max(2.4, len(names) * TRACE_INCHES[1])), layout="constrained")
+    axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+    lengths = np.unique(np.linspace(min(20, samples.n_draws), samples.n_draws, 16).astype(int))
+    for axis, name in zip(axes, names, strict=True):
+        for measure, label in ((ess_bulk, "bulk"), (ess_tail, "tail")):
+            axis.plot(lengths * samples.n_chains, [measure(samples[name][:, :n]) for n in lengths], label=label)
+        axis.set_ylabel(name)
+    axes[0].legend(fontsize="small")
+    axes[-1].set_xlabel("draws")
+    return _titled(figure, samples)
+
+
+KINDS: dict[str, Callable[[Any, Samples, list[str]], Any]] = {
+    "overview": _overview,
+    "pairs": _pairs,
+    "trace": _trace,
+    "rank": _rank,
+    "ess": _ess,
+}

@@ -179,7 +179,8 @@ class Samples:
         Parameters
         ----------
         kind : str
-            `pairs` (2-D histograms of each pair, 1-D on the diagonal), `trace`, or `overview` (both).
+            `pairs` (2-D histograms of each pair, 1-D on the diagonal), `trace`, `overview` (both), `rank` (how each
+            chain's draws rank among all), or `ess` (effective sample sizes as draws come in).
         params : list of str, optional
             Parameters to show; by default the first five.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
@@ -103,6 +104,8 @@ def read_initial(
     PxUsageError
         Not numeric, not finite, a shape that does not fit, or rows that contradict `chains`.
     """
+    if hasattr(initial, "draws") and hasattr(initial, "points"):
+        initial = _ends_of(initial, chains, seed)
     if callable(initial):
         count = chains or default_chains
         return _points(target, [initial(_start_generator(seed, chain)) for chain in range(count)], is_list=True)
@@ -115,6 +118,14 @@ def read_initial(
             f"Leave --chains out, or give {chains} row(s)."
         )
     return points
+
+
+def _ends_of(samples: Any, chains: int | None, seed: int) -> NDArray[np.float64]:
+    """Return the last point of each chain of an earlier run, or as many of its points as there are chains now."""
+    if chains is None or chains == samples.n_chains:
+        return np.array(samples.draws[:, -1])
+    picks = _start_generator(seed, 0).integers(len(samples.points), size=chains)
+    return np.array(samples.points[picks])
 
 
 def _start_generator(seed: int, chain: int) -> Generator:

@@ -163,3 +163,19 @@ def test_missing_matplotlib_is_said_with_the_line_to_type(samples, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(PxUsageError, match=r"pip install 'pxtools\[plot\]'"):
         samples.plot()
+
+
+@pytest.mark.parametrize("kind", ["rank", "ess"])
+def test_rank_and_ess_pictures_have_an_axis_per_parameter(samples, kind):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figure = samples.plot(kind)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["x", "y"]
+    pyplot.close(figure)
+
+
+def test_earlier_samples_are_start_points(samples):
+    plan = sampling.make_plan(TARGET, initial=samples, seed=1)
+    np.testing.assert_array_equal(plan.initial, samples.draws[:, -1])
+    more = sampling.make_plan(TARGET, initial=samples, chains=9, seed=1).initial
+    assert more.shape == (9, 2)
+    assert {tuple(row) for row in more} <= {tuple(point) for point in samples.points}
