@@ -83,7 +83,7 @@ class Sizes:
             return gap.const == 0
         if len(gap.terms) == 1 and gap.const % gap.terms[0][1]:
             return False
-        for name, count in reversed(gap.terms):
+        for name, count in gap.terms:  # unnamed sizes sort first and take the names of others
             rest = (gap - Dim(((name, count),), 0)).times(-count)
             if abs(count) == 1 and (rest.is_known or all(c > 0 for _, c in rest.terms)):
                 if rest.is_known and rest.const < 0:

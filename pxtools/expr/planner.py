@@ -64,7 +64,7 @@ class Planner:
     emit: Emitter
     inputs: dict[str, InputSlot]
     popular: Callable[[Expr], float] = lambda node: 1.0
-    macros: object = None
+    roots: tuple[Expr, ...] = ()
     values: dict[Expr, Value] = field(default_factory=dict)
     vectors: dict[Expr, Mat] = field(default_factory=dict)
     factors: dict[Expr, Factored] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Planner:
                 from pxtools.expr.conditioning import plan_conditioning
 
                 plan_conditioning(self, node)
-                return self.values.pop(node)
+                return self.values[node]
         raise AssertionError(node.op)
 
     def copy(self, mat: Mat, half: bool = False, alpha: int = 1) -> Mat:
@@ -275,8 +275,8 @@ class Planner:
             self._chain(term, alpha, target)
             return target
         made = self._chain(term, alpha, None)
-        if half and not made.half:
-            made.half = True
+        if made.half and not half:
+            self.emit.mirror(made.mat)
         return Target(made.mat, half)
 
     # -- products ------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class _Attempt:
             return discount if discount != 1.0 and (node in popular or graph.T(node) in popular) else 1.0
 
         self.specs, slots = self._slots(facts)
-        planner = Planner(graph, facts, self.emitter, slots, price)
+        planner = Planner(graph, facts, self.emitter, slots, price, tuple(outputs.values()))
         self.places = plan_outputs(planner, outputs, order)
         self.outputs = outputs
         self.flops = self.emitter.flops
