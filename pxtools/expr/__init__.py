@@ -1,5 +1,6 @@
 """Matrix formulas in, BLAS and LAPACK plans out."""
 
+from pxtools.expr.api import compile
 from pxtools.expr.assume import read_assumptions
 from pxtools.expr.compiled import CompiledFormula
 from pxtools.expr.parse import Problem, parse_cell
@@ -12,6 +13,7 @@ __all__ = [
     "NotPositiveDefinite",
     "Plan",
     "Problem",
+    "compile",
     "parse_cell",
     "read_assumptions",
 ]

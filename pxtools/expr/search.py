@@ -15,6 +15,10 @@ from pxtools.expr.planner import InputSlot, Planner, plan_outputs
 SYMMETRY_TOLERANCE = {True: 1e-5, False: 1e-10}
 
 
+#: the information form inverts the prior, which costs accuracy: it must save a tenth of the flops
+RELUCTANCE = {"information": 1.1}
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the inputs will lie: which are in C order, which diagonal ones are vectors, which precision."""
@@ -44,7 +48,7 @@ class Search:
             for attempt in self._attempts(name, outputs, facts):
                 candidates.append((attempt.flops, len(candidates), name, attempt))
                 self.considered[name] = min(attempt.flops, self.considered.get(name, float("inf")))
-        best = min(candidates, key=lambda c: (c[0], c[1]))[3]
+        best = min(candidates, key=lambda c: (c[0] * RELUCTANCE.get(c[2], 1.0), c[1]))[3]
         return best.finish(tuple(self.considered.items()))
 
     def _attempts(self, form: str, outputs: dict[str, Expr], facts: Facts) -> list[_Attempt]:
