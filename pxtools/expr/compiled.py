@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import namedtuple
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from pxtools.expr.lower import Lowering
 from pxtools.expr.parse import Problem
 from pxtools.expr.plan import Plan
 from pxtools.expr.search import Layout, Search
+from pxtools.expr.threads import blas_threads
 
 Array = np.ndarray[Any, Any]
 FORMS = ("auto", "cholesky", "sqrt", "information", "sequential")
@@ -149,6 +149,65 @@ class CompiledFormula:
             inputs[name] = lowering.graph.symbol(name, numbers)  # type: ignore[arg-type]
         return Search(lowering.graph, outputs, inputs, layout, self.assume).best(self.form)
 
+    # -- explaining ----------------------------------------------------------------------------------------------
+
+    def plan_for(self, sizes: Any = None, *, c_order: bool = True, dtype: Any = None) -> Plan:
+        """Plan for given sizes without running: `plan_for("n=1000,k=500")`; column sizes that stay open are 1."""
+        from pxtools.expr.parse import read_sizes
+
+        found, given = self.problem.sizes.copy(), read_sizes(sizes)
+        for name in self.problem.dim_names():
+            is_column = name.startswith("c") and name[1:].isdigit() or name == "c"
+            if name not in given and not is_column:
+                raise PxUsageError(f"The size {name} is not known. Give it: `--sizes {name}=1000`.")
+            found.learn(Dim.var(name), Dim.of(given.get(name, 1)))
+        for name in given:
+            if name not in self.problem.dim_names():
+                raise PxUsageError(f"There is no size `{name}` here (sizes: {', '.join(self.problem.dim_names())}).")
+        names = [n for n, shape in self.problem.inputs.items() if shape is not None]
+        diagonal = [n for n in names if self.assume and self.problem.assumptions.has(n, "diagonal")]
+        lying = [n for n in names if c_order and n not in diagonal]
+        single = (dtype or self.dtype) is not None and np.dtype(dtype or self.dtype) == np.float32
+        return self._ready_for(Layout(frozenset(lying), frozenset(diagonal), single), found).plan
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that was used last, or the one for the sizes that are fixed."""
+        if self._last is None:
+            return self.plan_for()
+        return self._last.plan
+
+    def _plan_of(self, sizes: Any) -> Plan:
+        return self.plan if sizes is None else self.plan_for(sizes)
+
+    def explain(self, sizes: Any = None, *, source: str | None = None) -> str:
+        """Return the steps with flops and predicted times; `source="python"` or `"c"`: the same work as code."""
+        from pxtools.expr import explain, source as writers
+
+        plan = self._plan_of(sizes)
+        if source is None:
+            return explain.explain(plan, self.name)
+        if source not in writers.WRITERS:
+            raise PxUsageError(f"There is no source `{source}`. Choose python or c.")
+        return writers.WRITERS[source](plan, self.name)
+
+    def graph(self, sizes: Any = None) -> Any:
+        """Return the picture of the plan; notebooks show it as SVG."""
+        from pxtools.expr.graph import PlanGraph
+
+        return PlanGraph.of(self._plan_of(sizes))
+
+    def __repr__(self) -> str:
+        shapes = self.problem.shape_text
+        takes = ", ".join(f"{name}: {shapes(name)}" for name in self.inputs)
+        gives = ", ".join(
+            f"{n}: {'scalar' if self.problem.outputs[n].shape is None else self._out_shape(n)}" for n in self.outputs
+        )
+        return f"{self.name}({takes}) -> ({gives})"
+
+    def _out_shape(self, name: str) -> str:
+        return "×".join(str(self.problem.sizes.resolve(d)) for d in self.problem.outputs[name].shape or ())
+
     def _execute(self, ready: _Ready, arrays: dict[str, Any], layout: Layout, flat: set[str]) -> Any:
         from pxtools.kernels import blasplan
 
@@ -165,7 +224,8 @@ class CompiledFormula:
         for spec in plan.inputs:
             if spec.scalar >= 0:
                 scalars[spec.scalar] = arrays[spec.name]
-        row, info = blasplan.run_plan(ready.table, buffers, scalars, pivots, layout.single)
+        with blas_threads(self.threads):
+            row, info = blasplan.run_plan(ready.table, buffers, scalars, pivots, layout.single)
         ready.spare.append((work, pivots))
         if row >= 0:
             raise explain_failure(self, plan.steps[row], info, arrays)
@@ -286,6 +346,3 @@ class _InputReader:
                 cols = str(self.problem.sizes.resolve(shape[1]))
                 (flat if name in self.one_dim else kept).add(cols)
         return flat - kept
-
-
-Runner = Callable[..., tuple[int, int]]

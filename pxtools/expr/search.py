@@ -109,11 +109,13 @@ class _Attempt:
                 specs.append(InputSpec(name, node.shape, vector.buf, is_vector=True))
                 slots[name] = InputSlot(None, vector)
             else:
-                c_order = name in self.search.layout.c_order
+                # a symmetric matrix or a vector lies the same way in both orders
+                either = facts.holds(node, "symmetric") or 1 in (node.rows, node.cols)
+                c_order = name in self.search.layout.c_order and not either
                 mat = self.emitter.buffer(node.rows, node.cols, "input", name, trans=c_order)
                 specs.append(InputSpec(name, node.shape, mat.buf, c_order=c_order))
                 self._check_input(name, node, c_order, mat.buf, facts)
-                slots[name] = InputSlot(mat.stored if facts.holds(node, "symmetric") else mat)
+                slots[name] = InputSlot(mat)
         return specs, slots
 
     def _check_input(self, name: str, node: Expr, c_order: bool, buf: int, facts: Facts) -> None:
