@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import namedtuple
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pxtools.errors import PxUsageError, nearest
+from pxtools.expr.blocks import read_blocks
 from pxtools.expr.dims import ONE, Dim, Sizes
 from pxtools.expr.failure import explain_failure
 from pxtools.expr.lower import Lowering
@@ -60,6 +62,8 @@ class CompiledFormula:
         if form not in FORMS:
             raise PxUsageError(f"There is no form `{form}`.{nearest(form, FORMS)} Forms: {', '.join(FORMS)}.")
         self.problem, self.name, self.form, self.blocks = problem, name, form, blocks
+        if not isinstance(blocks, Mapping):
+            read_blocks(blocks, {})
         self.assume, self.threads = assume, threads
         self.dtype = None if dtype is None else _checked_dtype(dtype)
         self.__name__ = name
@@ -147,7 +151,9 @@ class CompiledFormula:
         for name, shape in self.problem.inputs.items():
             numbers = None if shape is None else tuple(sizes.value(d) or 0 for d in shape)
             inputs[name] = lowering.graph.symbol(name, numbers)  # type: ignore[arg-type]
-        return Search(lowering.graph, outputs, inputs, layout, self.assume).best(self.form)
+        known = {name: sizes.value(Dim.var(name)) or 0 for name in self.problem.dim_names()}
+        cuts = read_blocks(self.blocks, known)
+        return Search(lowering.graph, outputs, inputs, layout, cuts).best(self.form)
 
     # -- explaining ----------------------------------------------------------------------------------------------
 

@@ -44,13 +44,14 @@ def _asymmetry(name: str, matrix: Any) -> str:
 
 
 def _not_definite(formula: CompiledFormula, step: Step, info: int, arrays: dict[str, Any]) -> Exception:
-    lines = [f"{step.blame} is not positive definite: its leading minor of order {info} is not positive."]
+    minor = step.m + info  # step.m: where the block of a blocked factorization begins
+    lines = [f"{step.blame} is not positive definite: its leading minor of order {minor} is not positive."]
     for name, words in formula.problem.assumptions.properties.items():
         matrix = arrays.get(name)
         if "pd" in words and isinstance(matrix, np.ndarray) and matrix.ndim == 2 and name != step.blame:
-            minor = failing_minor(matrix)
-            if minor:
-                lines.append(f"`{name}` is said to be, and is not either: its minor of order {minor} fails.")
+            order = failing_minor(matrix)
+            if order:
+                lines.append(f"`{name}` is said to be, and is not either: its minor of order {order} fails.")
     return NotPositiveDefinite("\n".join([*lines, REMEDY]))
 
 

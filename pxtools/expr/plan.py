@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from pxtools.expr.blocks import Cuts, tiled
 from pxtools.expr.emit import Buffer, Emitter, Mat, Step
 from pxtools.kernels.blasplan import OPS, WIDTH
 
@@ -114,9 +116,13 @@ def finish(
     outputs: list[OutputSpec],
     form: str,
     considered: tuple[tuple[str, float], ...],
+    cuts: Callable[[int], Cuts] | None = None,
 ) -> Plan:
-    """Drop copies that are not needed, place temporaries in one arena, and freeze."""
-    steps = coalesce(emitter.steps, emitter.buffers)
+    """Drop copies that are not needed, cut into blocks, place temporaries in one arena, and freeze."""
+    emitter.steps = coalesce(emitter.steps, emitter.buffers)
+    if cuts is not None:
+        tiled(emitter, cuts)
+    steps = emitter.steps
     used = {mat.buf for step in steps for mat in (step.A, step.B, step.C) if mat}
     used |= {step.scratch[0] for step in steps if step.scratch}
     places, slot = [0] * len(emitter.buffers), 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pxtools.expr.blocks import Cuts
 from pxtools.expr.emit import Emitter
 from pxtools.expr.infer import Facts
 from pxtools.expr.ir import Expr, Graph
@@ -36,7 +38,7 @@ class Search:
     outputs: dict[str, Expr]
     inputs: dict[str, Expr]
     layout: Layout
-    assume: bool = True
+    cuts: Callable[[int], Cuts] | None = None
     considered: dict[str, float] = field(default_factory=dict)
 
     def best(self, form: str = "auto") -> Plan:
@@ -137,4 +139,4 @@ class _Attempt:
             else:
                 assert not isinstance(place, int)
                 outputs.append(OutputSpec(name, self.outputs[name].shape, place.buf, place.trans))
-        return finish(self.emitter, self.specs, outputs, self.form, considered)
+        return finish(self.emitter, self.specs, outputs, self.form, considered, self.search.cuts)
