@@ -63,7 +63,29 @@ def order_chain(
             plan.splits[i, j] = -split
             free = is_there(nodes[i, j]) and length < count - 1
             plan.costs[i, j] = 0.0 if free else best * discount(nodes[i, j])
+    _try_congruences(graph, plan, nodes, kinds, count)
     return plan
+
+
+def _try_congruences(
+    graph: Graph, plan: ChainPlan, nodes: dict[tuple[int, int], Expr], kinds: Sequence[str], count: int
+) -> None:
+    """Compare X*M*X.T with X computed once, which the interval costs count twice."""
+    last = count - 1
+    if graph.T(nodes[0, last]) is not nodes[0, last]:
+        return
+    for split in range((count - 1) // 2):
+        centre, end = (split + 1, last - split - 1), last - split
+        if graph.T(nodes[0, split]) is not nodes[end, last]:
+            continue
+        if centre[0] == centre[1] and kinds[centre[0]] not in ("sym", "dense"):
+            continue
+        m, p = nodes[0, split].rows, nodes[0, split].cols
+        cost = plan.costs[0, split] + plan.costs[centre] + 2.0 * m * p * p + 1.0 * m * m * p
+        if cost < plan.costs[0, last] * 0.999:
+            plan.costs[0, last] = cost
+            plan.splits[0, last] = split
+            plan.splits[split + 1, last] = centre[1]
 
 
 def _cost(

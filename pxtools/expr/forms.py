@@ -25,7 +25,7 @@ def variants(graph: Graph, facts: Facts, outputs: Outputs, form: str) -> Iterato
     """Yield the forms that may be taken: all that exist for "auto", else the one that was asked for."""
     if form in ("auto", "cholesky"):
         yield "cholesky", outputs
-        for rewriting in (_Factoring, _Distribution):
+        for rewriting in (_Factoring, _Distribution, _Absorption):
             changed = rewriting(graph, facts).outputs(outputs)
             if changed != outputs:
                 yield "cholesky", changed
@@ -155,6 +155,30 @@ class _Distribution(Rewriting):
         return self.graph.mul(*factors)
 
 
+class _Absorption(Rewriting):
+    """S.T*(Identity - A*X) becomes S.T - S.T*A*X where S.T has few rows."""
+
+    def product(self, node: Expr) -> Expr:
+        graph = self.graph
+        factors = [self(factor) for factor in node.args]
+        if graph.T(node) is node:
+            return graph.mul(*factors)
+        for index, factor in enumerate(factors):
+            if factor.op != "add" or all(part.op != "identity" for part in factor.args):
+                continue
+            left, right = factors[:index], factors[index + 1 :]
+            if left and left[-1].rows < left[-1].cols:
+                return graph.mul(*left[:-1], self._spread(factor, [left[-1]], []), *right)
+            if right and right[0].cols < right[0].rows:
+                return graph.mul(*left, self._spread(factor, [], [right[0]]), *right[1:])
+        return graph.mul(*factors)
+
+    def _spread(self, factor: Expr, left: list[Expr], right: list[Expr]) -> Expr:
+        shape = ((left or [factor])[0].rows, (right or [factor])[-1].cols)
+        pairs = zip(factor.data, factor.args, strict=True)
+        return self.graph.add(((c, self.graph.mul(*left, part, *right)) for c, part in pairs), shape)
+
+
 # -- conditioning ------------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +245,7 @@ class _Woodbury(_Information):
 
     @classmethod
     def fits(cls, graph: Graph, facts: Facts, case: Conditioning) -> bool:
-        cheap = facts.holds(case.noise, "diagonal") or case.noise.op == "block"
+        cheap = facts.holds(case.noise, "diagonal") or case.noise.op in ("block", "inv")
         return super().fits(graph, facts, case) and cheap and case.load[0].rows > case.prior.rows
 
     def _rebuilt(self, node: Expr) -> Expr:

@@ -84,7 +84,7 @@ class Facts:
             return True
         if node.op == "t":
             return self.holds(node.args[0], other)
-        if node.op == "li":
+        if node.op in ("li", "lc"):
             return fact == "lower"
         if node.op in ("add", "mul", "inv"):
             return self.all_hold(node.args, fact)
@@ -131,7 +131,7 @@ class Facts:
         said = self.graph.assumed.get(node, ())
         if node.is_square and ({"pd", "orthogonal", other} & set(said)):
             return True
-        if node.op in ("identity", "inv", "li"):
+        if node.op in ("identity", "inv", "li", "lc"):
             return True
         if node.op == "t":
             return self.holds(node.args[0], other)

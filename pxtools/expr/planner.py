@@ -20,6 +20,11 @@ from pxtools.expr.ir import Coef, Expr, Graph
 EXACTLY_SYMMETRIC = ("sym", "t", "had", "slice", "block", "zero", "identity", "diagonal")
 
 
+def is_root(node: Expr) -> bool:
+    """Whether this is a Cholesky factor or its transpose."""
+    return node.op == "lc" or (node.op == "t" and node.args[0].op == "lc")
+
+
 @dataclass
 class Value:
     """Where an expression's matrix is; `half`: only the lower triangle of the storage holds it."""
@@ -65,6 +70,10 @@ class Planner:
     inputs: dict[str, InputSlot]
     popular: Callable[[Expr], float] = lambda node: 1.0
     roots: tuple[Expr, ...] = ()
+    #: products that several sums want: computed once by themselves instead of into each sum
+    shared: frozenset[Expr] = frozenset()
+    #: whether A*P*A.T with a definite P goes through the factor of P (TRMM and SYRK instead of SYMM and GEMMT)
+    split_centres: bool = False
     values: dict[Expr, Value] = field(default_factory=dict)
     vectors: dict[Expr, Mat] = field(default_factory=dict)
     factors: dict[Expr, Factored] = field(default_factory=dict)
@@ -127,6 +136,8 @@ class Planner:
                 return self._inverse(node)
             case "li":
                 return self._inverse_factor(node)
+            case "lc":
+                return Value(self._clean_factor(node))
             case "had":
                 return self._hadamard(node)
             case "diagonal":
@@ -230,7 +241,7 @@ class Planner:
 
     def _sum(self, node: Expr) -> Value:
         terms = list(zip(node.data, node.args, strict=True))
-        if len(terms) == 1 and terms[0][1].op == "mul" and not self.is_there(terms[0][1]):
+        if len(terms) == 1 and self._is_product(terms[0][1]):
             return self._chain(terms[0][1], self.coefficient(terms[0][0]), None)
         half = node.is_square and node.rows > 1 and self.graph.T(node) is node
         dense = [t for t in terms if not self._is_product(t[1]) and not self.facts.holds(t[1], "diagonal")]
@@ -258,6 +269,8 @@ class Planner:
         return Value(target.mat, target.half)
 
     def _is_product(self, term: Expr) -> bool:
+        if term in self.shared:
+            return False
         return term.op == "mul" and not self.is_there(term) and not self.facts.holds(term, "diagonal")
 
     def _add_matrix(self, node: Expr, target: Target | None, mat: Mat, alpha: int, half: bool) -> Target:
@@ -306,6 +319,7 @@ class Planner:
         """Return the factors with definite inverses as two triangles and neighbouring diagonals as one."""
         result: list[Expr] = []
         holds = self.facts.holds
+        centre = self._centre_to_split(node)
         for factor in node.args if node.op == "mul" else (node,):
             if result and holds(result[-1], "diagonal") and holds(factor, "diagonal"):
                 result[-1] = self.graph.mul(result[-1], factor)
@@ -314,9 +328,21 @@ class Planner:
             ):
                 half = self.graph.make("li", (factor.args[0],), factor.shape)
                 result += [self.graph.T(half), half]
+            elif factor is centre:
+                root = self.graph.make("lc", (factor,), factor.shape)
+                result += [root, self.graph.T(root)]
             else:
                 result.append(factor)
         return result
+
+    def _centre_to_split(self, node: Expr) -> Expr | None:
+        """Return the definite matrix in the middle of a congruence, if it is to be factored."""
+        if not self.split_centres or node.op != "mul" or len(node.args) % 2 == 0 or self.graph.T(node) is not node:
+            return None
+        centre = node.args[len(node.args) // 2]
+        holds = self.facts.holds
+        simple = holds(centre, "diagonal") or centre.op == "inv" or self.is_there(centre) and centre.op != "sym"
+        return centre if holds(centre, "pd") and not simple else None
 
     def _chain(self, node: Expr, alpha: int, target: Target | None) -> Value:
         factors = self.split_factors(node)
@@ -347,6 +373,8 @@ class Planner:
             self.vector(factor)
         elif kind == "trisolve":
             self.value(factor.args[0])
+        elif is_root(factor):
+            self.cholesky((factor.args[0] if factor.op == "t" else factor).args[0])
         else:
             self.value(factor, half_ok=True)
 
@@ -398,10 +426,15 @@ class Planner:
         half = self.graph.T(node) is node
         return Value(mat.T if found.trans else mat, half)
 
-    def _inverse_factor(self, node: Expr) -> Value:
+    def _clean_factor(self, node: Expr) -> Mat:
+        """Return a Cholesky factor with zeros in its other triangle."""
         mat = self.emit.buffer(node.rows, node.rows)
         self.emit.axpby(self.cholesky(node.args[0]), mat, half=True)
         self.emit.fill(mat, 0, above=True)
+        return mat
+
+    def _inverse_factor(self, node: Expr) -> Value:
+        mat = self._clean_factor(node)
         self.emit.invert("trtri", mat)
         return Value(mat)
 

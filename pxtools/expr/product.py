@@ -71,6 +71,8 @@ class Product:
         return planner.copy(operand, alpha=alpha)
 
     def _act(self, index: int, work: Mat, right: bool) -> None:
+        from pxtools.expr.planner import is_root
+
         planner, emit, node, kind = self.planner, self.planner.emit, self.factors[index], self.kinds[index]
         if kind == "diag":
             divide = node.op == "inv"
@@ -79,6 +81,10 @@ class Product:
             turned = node.op == "t"
             factor = planner.cholesky((node.args[0] if turned else node).args[0])
             emit.triangle("trsm", factor.T if turned else factor, not turned, work, right)
+        elif is_root(node):
+            turned = node.op == "t"
+            factor = planner.cholesky((node.args[0] if turned else node).args[0])
+            emit.triangle("trmm", factor.T if turned else factor, not turned, work, right)
         elif kind in ("tri", "trisolve"):
             inner = node.args[0] if kind == "trisolve" else node
             lower = planner.facts.holds(inner, "lower")

@@ -60,7 +60,13 @@ class Search:
         for order in orders:
             for discount in (1.0, 0.5) if counts else (1.0,):
                 attempts.append(_Attempt(self, form, outputs, order, facts, counts, discount))
+        if any(self._has_centre(facts, node) for node in walk(outputs.values())):
+            attempts.append(_Attempt(self, form, outputs, orders[0], facts, counts, 1.0, split_centres=True))
         return attempts
+
+    def _has_centre(self, facts: Facts, node: Expr) -> bool:
+        odd = node.op == "mul" and len(node.args) % 2 == 1 and self.graph.T(node) is node
+        return odd and facts.holds(node.args[len(node.args) // 2], "pd")
 
     def _popular(self, facts: Facts, outputs: dict[str, Expr]) -> set[Expr]:
         """Return the products that stand in more than one place."""
@@ -84,7 +90,7 @@ class _Attempt:
 
     def __init__(
         self, search: Search, form: str, outputs: dict[str, Expr], order: list[str], facts: Facts,
-        popular: set[Expr], discount: float,
+        popular: set[Expr], discount: float, split_centres: bool = False,
     ) -> None:
         self.search, self.form = search, form
         self.emitter = Emitter()
@@ -94,7 +100,7 @@ class _Attempt:
             return discount if discount != 1.0 and (node in popular or graph.T(node) in popular) else 1.0
 
         self.specs, slots = self._slots(facts)
-        planner = Planner(graph, facts, self.emitter, slots, price, tuple(outputs.values()))
+        planner = Planner(graph, facts, self.emitter, slots, price, tuple(outputs.values()), shared_terms(graph, outputs), split_centres)
         self.places = plan_outputs(planner, outputs, order)
         self.outputs = outputs
         self.flops = self.emitter.flops
@@ -140,3 +146,19 @@ class _Attempt:
                 assert not isinstance(place, int)
                 outputs.append(OutputSpec(name, self.outputs[name].shape, place.buf, place.trans))
         return finish(self.emitter, self.specs, outputs, self.form, considered, self.search.cuts)
+
+
+def shared_terms(graph: Graph, outputs: dict[str, Expr]) -> frozenset[Expr]:
+    """Return the products that are terms of more than one sum, or terms and outputs as well."""
+    parents: dict[Expr, set[Expr]] = {}
+    for node in walk(outputs.values()):
+        for part in node.args if node.op != "mul" else ():
+            if part.op == "mul" and part.shape and part.cols > 1:
+                parents.setdefault(part, set()).add(node)
+    for node in outputs.values():
+        if node.op == "mul":
+            parents.setdefault(node, set()).add(node)
+    turned = {part: parents.get(graph.T(part), set()) for part in parents}
+    return frozenset(
+        part for part, found in parents.items() if len({*found, *(graph.T(p) if p.shape else p for p in turned[part])}) > 1
+    )

@@ -28,6 +28,8 @@ def expr_text(node: Expr) -> str:
         return f"{_factor(node.args[0])}.I"
     if node.op == "li":
         return f"chol({expr_text(node.args[0])}).I"
+    if node.op == "lc":
+        return f"chol({expr_text(node.args[0])})"
     if node.op == "elem":
         return expr_text(node.args[0])
     if node.op == "sadd":
