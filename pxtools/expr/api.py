@@ -63,7 +63,7 @@ def compile(
     --------
     >>> import numpy as np
     >>> ridge = compile("beta = (X.T*X + lam*Identity()).I*X.T*y", assumptions="lam: positive; y: vector")
-    >>> float(ridge(X=np.eye(2), lam=1.0, y=np.array([2.0, 4.0])).beta[1])
+    >>> round(float(ridge(X=np.eye(2), lam=1.0, y=np.array([2.0, 4.0])).beta[1]), 12)
     2.0
 
     References

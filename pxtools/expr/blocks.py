@@ -12,6 +12,7 @@ Golub, Van Loan (2013), Matrix Computations, 4.2.9 (blocked Cholesky), 3.1.4 (bl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -52,7 +53,7 @@ def read_blocks(blocks: Any, sizes: Mapping[str, int]) -> Callable[[int], Cuts] 
 def _even(size: int, count: int) -> Cuts:
     count = max(1, min(count, size))
     edges = [size * i // count for i in range(count + 1)]
-    return [(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    return [(a, b - a) for a, b in itertools.pairwise(edges)]
 
 
 def _starts(parts: tuple[int, ...]) -> Cuts:

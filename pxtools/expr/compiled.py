@@ -188,7 +188,8 @@ class CompiledFormula:
 
     def explain(self, sizes: Any = None, *, source: str | None = None) -> str:
         """Return the steps with flops and predicted times; `source="python"` or `"c"`: the same work as code."""
-        from pxtools.expr import explain, source as writers
+        from pxtools.expr import explain
+        from pxtools.expr import source as writers
 
         plan = self._plan_of(sizes)
         if source is None:
@@ -260,7 +261,7 @@ def _prepare(plan: Plan) -> _Ready:
 
 
 def _checked_dtype(dtype: Any) -> np.dtype[Any]:
-    found = np.dtype(dtype)
+    found: np.dtype[Any] = np.dtype(dtype)
     if found not in (np.float32, np.float64):
         raise PxUsageError(f"The dtype must be float64 or float32, and this is {found}.")
     return found

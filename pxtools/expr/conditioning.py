@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pxtools.expr.emit import Mat
 from pxtools.expr.ir import Expr
 from pxtools.expr.patterns import walk
+from pxtools.expr.values import Value
 
 if TYPE_CHECKING:
     from pxtools.expr.planner import Planner
@@ -36,9 +37,10 @@ class _Ask:
 def plan_conditioning(planner: Planner, node: Expr) -> None:
     """Plan a `post` or `gain` expression together with all others of the same conditioning."""
     key, how = node.args[:3], node.data
+    prior, load, noise = key
     related = [e for e in walk(planner.roots) if e.op in ("post", "gain") and e.args[:3] == key and e.data == how]
     free = [e for e in related if e is node or not _leans_on(e, related)]
-    ask = _Ask(*key, [e for e in free if e.op == "post"], [e for e in free if e.op == "gain"])
+    ask = _Ask(prior, load, noise, [e for e in free if e.op == "post"], [e for e in free if e.op == "gain"])
     for gain in ask.gains:
         planner.value(gain.args[3])
     (_plan_sequential if how == "sequential" else _plan_sqrt)(planner, ask)
@@ -78,8 +80,6 @@ def _noise_blocks(planner: Planner, noise: Expr) -> list[_NoiseBlock]:
 
 
 def _plan_sequential(planner: Planner, ask: _Ask) -> None:
-    from pxtools.expr.planner import Value
-
     emit = planner.emit
     blocks = _noise_blocks(planner, ask.noise)
     for block in blocks:
@@ -128,8 +128,6 @@ def _block_root(planner: Planner, block: _NoiseBlock, cross: Mat, rows: Mat) -> 
 
 
 def _plan_sqrt(planner: Planner, ask: _Ask) -> None:
-    from pxtools.expr.planner import Value
-
     emit = planner.emit
     k, n = ask.load.shape or (0, 0)
     noise_root, prior_root = planner.cholesky(ask.noise), planner.cholesky(ask.prior)

@@ -25,8 +25,9 @@ def variants(graph: Graph, facts: Facts, outputs: Outputs, form: str) -> Iterato
     """Yield the forms that may be taken: all that exist for "auto", else the one that was asked for."""
     if form in ("auto", "cholesky"):
         yield "cholesky", outputs
-        for rewriting in (_Factoring, _Distribution, _Absorption):
-            changed = rewriting(graph, facts).outputs(outputs)
+        cheaper: tuple[type[Rewriting], ...] = (_Factoring, _Distribution, _Absorption)
+        for kind in cheaper:
+            changed = kind(graph, facts).outputs(outputs)
             if changed != outputs:
                 yield "cholesky", changed
         if form == "cholesky":
@@ -210,8 +211,7 @@ class _Information(_Around):
     """The posterior as (C.I + U.T*R.I*U).I: cheaper when there are more observations than states."""
 
     def posterior(self) -> Expr:
-        graph, case = self.graph, self.case
-        return graph.inv(self.precision())
+        return self.graph.inv(self.precision())
 
     def precision(self) -> Expr:
         graph, case = self.graph, self.case

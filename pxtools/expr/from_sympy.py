@@ -127,7 +127,7 @@ class _SymPyReader:
         return self.build.inverse(self.read(expr.args[0]))
 
     def _matrixsolve(self, expr: Any) -> Node:
-        return self.build.solve(*map(self.read, expr.args))
+        return self.build.solve(self.read(expr.args[0]), self.read(expr.args[1]))
 
     def _matpow(self, expr: Any) -> Node:
         return self.build.power(self.read(expr.args[0]), float(expr.args[1]))

@@ -10,6 +10,7 @@ Sugiyama, Tagawa, Toda (1981), Methods for visual understanding of hierarchical 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from html import escape
 
@@ -125,7 +126,7 @@ def _place(nodes: list[GraphNode], row: list[int]) -> None:
 def _spread(nodes: list[GraphNode], row: list[int]) -> None:
     """Move overlapping neighbours apart, keeping the row's centre."""
     wanted = [nodes[i].x for i in row]
-    for left, right in zip(row, row[1:], strict=False):
+    for left, right in itertools.pairwise(row):
         least = nodes[left].x + (nodes[left].width + nodes[right].width) / 2 + GAP_X
         nodes[right].x = max(nodes[right].x, least)
     shift = sum(wanted) / len(row) - sum(nodes[i].x for i in row) / len(row)
@@ -138,10 +139,10 @@ def _svg(nodes: list[GraphNode]) -> str:
     width = max(n.x + n.width / 2 for n in nodes) + 12 - left
     height = (max(n.layer for n in nodes) + 1) * (HEIGHT + GAP_Y) + 4
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{min(width, 980):.0f}" '
-        'font-family="DejaVu Sans Mono, monospace" font-size="11">',
-        '<defs><marker id="px" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0L8 4L0 8z" fill="#777"/></marker></defs>',
+        (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{min(width, 980):.0f}" '
+        'font-family="DejaVu Sans Mono, monospace" font-size="11">'),
+        ('<defs><marker id="px" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0L8 4L0 8z" fill="#777"/></marker></defs>'),
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="white"/>',
     ]
     for node in nodes:

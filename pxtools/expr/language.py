@@ -38,7 +38,10 @@ def call_function(
         dims: list[Any] = [reader.dim(item) for item in items]
         if SHAPED[name] == "identity":
             return build.identity(dims[0] if dims else None, span)
-        return build.zero(*(dims or [None, None])[:2], span=span) if len(dims) in (0, 2) else _count(name, 2, span)
+        if len(dims) not in (0, 2):
+            return _count(name, 2, span)
+        rows, cols = dims or (None, None)
+        return build.zero(rows, cols, span)
     if name == "BlockMatrix" or name == "block":
         return reader.visit(items[0]) if len(items) == 1 else _count(name, 1, span)
     nodes = [reader.visit(item) for item in items]

@@ -13,7 +13,7 @@ from pxtools.expr.dims import ONE, Dim, Sizes
 from pxtools.expr.tree import Builder, FormulaError, Node, Shape, Span, fail
 
 CONSTANTS = {"pi": math.pi}
-DIM_NAMES = "n k m p q r s t u v w".split()
+DIM_NAMES = ["n", "k", "m", "p", "q", "r", "s", "t", "u", "v", "w"]
 
 
 @dataclass

@@ -9,55 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pxtools.errors import PxUsageError
-from pxtools.expr.chain import ChainPlan, order_chain
+from pxtools.expr import entries
+from pxtools.expr.chain import order_chain
 from pxtools.expr.emit import Emitter, Mat
 from pxtools.expr.infer import Facts
 from pxtools.expr.ir import Coef, Expr, Graph
-
-
-#: symmetric expressions whose computed entries are symmetric to the last bit
-EXACTLY_SYMMETRIC = ("sym", "t", "had", "slice", "block", "zero", "identity", "diagonal")
-
-
-def is_root(node: Expr) -> bool:
-    """Whether this is a Cholesky factor or its transpose."""
-    return node.op == "lc" or (node.op == "t" and node.args[0].op == "lc")
-
-
-@dataclass
-class Value:
-    """Where an expression's matrix is; `half`: only the lower triangle of the storage holds it."""
-
-    mat: Mat
-    half: bool = False
-
-
-@dataclass
-class Target:
-    """A matrix to add a product to."""
-
-    mat: Mat
-    half: bool
-
-
-@dataclass
-class Factored:
-    """A factorization in a buffer."""
-
-    kind: str
-    mat: Mat
-    pivots: int = 0
-    trans: bool = False
-
-
-@dataclass
-class InputSlot:
-    """How one input lies in memory: `mat` of the formula's shape; diagonal inputs are vectors."""
-
-    value: Mat | None
-    vector: Mat | None = None
-    scalar: int | None = None
+from pxtools.expr.values import EXACTLY_SYMMETRIC, Factored, InputSlot, Target, Value, is_root
 
 
 @dataclass
@@ -113,9 +70,9 @@ class Planner:
         self.values[node] = value
 
     def _compute(self, node: Expr) -> Value:
-        if self.facts.holds(node, "diagonal") and node.op not in ("zero",):
-            if not (node.op == "sym" and self.inputs[node.data].value is not None):
-                return self._spread_diagonal(node)
+        lies_whole = node.op == "zero" or (node.op == "sym" and self.inputs[node.data].value is not None)
+        if self.facts.holds(node, "diagonal") and not lies_whole:
+            return entries.spread_diagonal(self, node)
         match node.op:
             case "sym":
                 slot = self.inputs[node.data].value
@@ -139,11 +96,11 @@ class Planner:
             case "lc":
                 return Value(self._clean_factor(node))
             case "had":
-                return self._hadamard(node)
+                return entries.hadamard(self, node)
             case "diagonal":
-                return Value(self._diagonal_of(node.args[0]))
+                return Value(entries.diagonal_of(self, node.args[0]))
             case "block":
-                return self._assemble(node)
+                return entries.assemble(self, node)
             case "slice":
                 top, left = node.data
                 return Value(self.value(node.args[0]).part(top, left, node.rows, node.cols))
@@ -161,64 +118,11 @@ class Planner:
         self.emit.axpby(mat, new, alpha=alpha, half=half)
         return new
 
-    # -- diagonal matrices as vectors ----------------------------------------------------------------------------
-
     def vector(self, node: Expr) -> Mat:
         """Return the diagonal of a diagonal expression as a column."""
         if node not in self.vectors:
-            self.vectors[node] = self._vector(node)
+            self.vectors[node] = entries.diagonal_column(self, node)
         return self.vectors[node]
-
-    def _vector(self, node: Expr) -> Mat:
-        emit = self.emit
-        if node.op == "sym":
-            slot = self.inputs[node.data]
-            return slot.vector or self._diagonal_of(node)
-        if node.op == "diag":
-            mat = self.value(node.args[0])
-            return mat if not mat.trans else self.copy_column(mat)
-        out = emit.buffer(node.rows, 1)
-        if node.op == "identity":
-            emit.fill(out, 1)
-        elif node.op == "t":
-            return self.vector(node.args[0])
-        elif node.op == "inv":
-            emit.recip(self.vector(node.args[0]), out)
-        elif node.op == "add":
-            for index, (coef, part) in enumerate(zip(node.data, node.args, strict=True)):
-                if part.op == "identity":
-                    emit.fill(out, self.coefficient(coef), beta=int(index > 0))
-                else:
-                    emit.axpby(self.vector(part), out, alpha=self.coefficient(coef), beta=int(index > 0))
-        elif node.op in ("mul", "had"):
-            parts = [self.vector(p) if self.facts.holds(p, "diagonal") else self._diagonal_of(p) for p in node.args]
-            emit.hadamard(parts[0], parts[1], out)
-            for part in parts[2:]:
-                emit.dscale(part, out, right=False)
-        else:
-            return self._diagonal_of(node)
-        return out
-
-    def copy_column(self, mat: Mat) -> Mat:
-        out = self.emit.buffer(mat.shape[0], 1)
-        self.emit.axpby(mat, out)
-        return out
-
-    def _spread_diagonal(self, node: Expr) -> Value:
-        mat = self.emit.buffer(node.rows, node.cols)
-        self.emit.fill(mat, 0)
-        if node.op == "identity":
-            self.emit.fill(mat.diagonal, 1)
-        else:
-            self.emit.axpby(self.vector(node).T, mat.diagonal)
-        return Value(mat)
-
-    def _diagonal_of(self, node: Expr) -> Mat:
-        if node.op != "sym" and self.facts.holds(node, "diagonal"):
-            return self.vector(node)
-        out = self.emit.buffer(node.rows, 1)
-        self.emit.axpby(self.value(node, half_ok=True).stored.diagonal.T, out)
-        return out
 
     # -- sums ----------------------------------------------------------------------------------------------------
 
@@ -438,35 +342,6 @@ class Planner:
         self.emit.invert("trtri", mat)
         return Value(mat)
 
-    # -- entries and blocks --------------------------------------------------------------------------------------
-
-    def _hadamard(self, node: Expr) -> Value:
-        parts = [self.value(part) for part in node.args]
-        out = self.emit.buffer(node.rows, node.cols, trans=parts[0].trans)
-        self.emit.hadamard(parts[0], parts[1], out)
-        for part in parts[2:]:
-            self.emit.hadamard(part, out, out)
-        return Value(out)
-
-    def _assemble(self, node: Expr) -> Value:
-        out = self.emit.buffer(node.rows, node.cols)
-        wide, top = node.data, 0
-        if any(cell.op in ("zero", "identity") for cell in node.args):
-            self.emit.fill(out, 0)
-        for start in range(0, len(node.args), wide):
-            left, row = 0, node.args[start : start + wide]
-            for cell in row:
-                self._put_block(cell, out.part(top, left, cell.rows, cell.cols))
-                left += cell.cols
-            top += row[0].rows
-        return Value(out)
-
-    def _put_block(self, cell: Expr, place: Mat) -> None:
-        if cell.op == "identity":
-            self.emit.fill(place.diagonal, 1)
-        elif cell.op != "zero":
-            self.emit.axpby(self.value(cell), place)
-
 
 def plan_outputs(planner: Planner, outputs: dict[str, Expr], order: Sequence[str]) -> dict[str, tuple[str, Mat | int]]:
     """Plan every output, in the order given; returns where each one is."""
@@ -486,6 +361,3 @@ def plan_outputs(planner: Planner, outputs: dict[str, Expr], order: Sequence[str
             planner.emit.axpby(mat, out)
             places[name] = ("matrix", out)
     return places
-
-
-__all__ = ["ChainPlan", "Factored", "InputSlot", "Planner", "PxUsageError", "Target", "Value", "plan_outputs"]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from pxtools.expr.chain import ACTION_COST, ChainPlan
 from pxtools.expr.emit import Mat
 from pxtools.expr.ir import Expr
+from pxtools.expr.values import Target, Value, is_root
 
 if TYPE_CHECKING:
-    from pxtools.expr.planner import Planner, Target, Value
+    from pxtools.expr.planner import Planner
 
 ACTING = ("li", "trisolve", "lu", "ldl", "diag", "tri")
 
@@ -51,8 +52,6 @@ class Product:
     # -- factors that act in place -------------------------------------------------------------------------------
 
     def _apply(self, index: int, operand: Mat, right: bool, alpha: int, target: Target | None) -> Value:
-        from pxtools.expr.planner import Value
-
         work = self._workable(index, operand, right, 1 if target else alpha)
         self._act(index, work, right)
         if target is None:
@@ -71,8 +70,6 @@ class Product:
         return planner.copy(operand, alpha=alpha)
 
     def _act(self, index: int, work: Mat, right: bool) -> None:
-        from pxtools.expr.planner import is_root
-
         planner, emit, node, kind = self.planner, self.planner.emit, self.factors[index], self.kinds[index]
         if kind == "diag":
             divide = node.op == "inv"
@@ -97,9 +94,7 @@ class Product:
     # -- two matrices --------------------------------------------------------------------------------------------
 
     def _dense(self, i: int, split: int, j: int, alpha: int, target: Target | None) -> Value:
-        from pxtools.expr.planner import Value
-
-        planner, graph, emit = self.planner, self.planner.graph, self.planner.emit
+        graph, emit = self.planner.graph, self.planner.emit
         left = graph.raw_mul(self.factors[i : split + 1])
         right = graph.raw_mul(self.factors[split + 1 : j + 1])
         whole = graph.raw_mul(self.factors[i : j + 1])
@@ -121,8 +116,6 @@ class Product:
         return self._gemm_or_symm(i, split, j, alpha, target)
 
     def _gemm_or_symm(self, i: int, split: int, j: int, alpha: int, target: Target | None) -> Value:
-        from pxtools.expr.planner import Value
-
         planner, emit = self.planner, self.planner.emit
         left_sym = split == i and self.kinds[i] == "sym"
         right_sym = split + 1 == j and self.kinds[j] == "sym"

@@ -11,7 +11,8 @@ from pxtools.expr.infer import Facts
 from pxtools.expr.ir import Expr, Graph
 from pxtools.expr.patterns import walk
 from pxtools.expr.plan import InputSpec, OutputSpec, Plan, finish
-from pxtools.expr.planner import InputSlot, Planner, plan_outputs
+from pxtools.expr.planner import Planner, plan_outputs
+from pxtools.expr.values import InputSlot
 
 #: relative asymmetry that is taken for round-off
 SYMMETRY_TOLERANCE = {True: 1e-5, False: 1e-10}

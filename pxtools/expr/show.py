@@ -43,8 +43,8 @@ def expr_text(node: Expr) -> str:
         rows = [node.args[i : i + wide] for i in range(0, len(node.args), wide)]
         return "[" + ", ".join("[" + ", ".join(map(expr_text, row)) + "]" for row in rows) + "]"
     if node.op == "slice":
-        (top, left), (rows, cols) = node.data, node.shape or (0, 0)
-        return f"{_factor(node.args[0])}[{top}:{top + rows}, {left}:{left + cols}]"
+        top, left = node.data
+        return f"{_factor(node.args[0])}[{top}:{top + node.rows}, {left}:{left + node.cols}]"
     return f"{FUNCTIONS.get(node.op, node.op)}({', '.join(map(expr_text, node.args))})"
 
 

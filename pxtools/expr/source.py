@@ -28,7 +28,7 @@ class _Python:
         lines.append(f"def {self.name}({', '.join(spec.name for spec in self.plan.inputs)}):")
         for spec in self.plan.inputs:
             if spec.shape is not None:
-                tall = "(-1, 1)" if spec.is_vector else "(len({0}), -1)".format(spec.name)
+                tall = "(-1, 1)" if spec.is_vector else f"(len({spec.name}), -1)"
                 lines.append(f"    {spec.name} = np.asarray({spec.name}, dtype=float).reshape{tall}")
         for step in self.plan.steps:
             lines += [f"    {line}" for line in self.step(step)]
@@ -87,7 +87,7 @@ class _Python:
         return self.write(step.C, value)
 
     def step(self, step: Step) -> list[str]:
-        f1, f2, f3, _ = step.flags
+        f1, f2 = step.flags[:2]
         c = step.C
         match step.op:
             case "check" | "mirror":
@@ -196,8 +196,8 @@ class _C:
         lines = [
             "#include <math.h>", "#include <cblas.h>", "#include <lapacke.h>", "",
             "/* matrices are column-major; those marked T are the transposes of what the formula means */",
-            f"int {self.name}({', '.join([*inputs, *outputs])}, double *work /* {plan.arena} */, "
-            f"int *pivots /* {plan.n_pivots} */)", "{",
+            (f"int {self.name}({', '.join([*inputs, *outputs])}, double *work /* {plan.arena} */, "
+            f"int *pivots /* {plan.n_pivots} */)"), "{",
             f"    double s[] = {{{scalars}}};", "    int info = 0;",
         ]
         lines += [f"    s[{spec.scalar}] = {spec.name};" for spec in plan.inputs if spec.shape is None]
@@ -216,7 +216,7 @@ class _C:
         return f"{name} + {mat.offset}" if mat.offset else name
 
     def step(self, step: Step) -> list[str]:
-        f1, f2, f3, f4 = (int(f) for f in step.flags)
+        f1, f2, f3 = (int(f) for f in step.flags[:3])
         a, b, c = (f"{self.at(m)}, {m.ld}" if m else "" for m in (step.A, step.B, step.C))
         m, n, k, al, be = step.m, step.n, step.k, f"s[{step.alpha}]", f"s[{step.beta}]"
         col, piv = "CblasColMajor", f"pivots + {step.pivots}"
@@ -286,10 +286,10 @@ class _C:
                 if f2:
                     value = f"prod * {'swaps' if f1 else '1.0'}"
                     swaps = f"if (pivots[{step.pivots} + j] != j + 1) swaps = -swaps; " if f1 else ""
-                    return [f"{{ double prod = 1, swaps = 1; for (long j = 0; j < {step.n}; j++) {{ prod *= {item}; "
-                            f"{swaps}}} s[{step.result}] = {al} * {value}; }}"]
-                return [f"{{ double total = 0, prod = 1; int sign = 1; for (long j = 0; j < {step.n}; j++) {{ {body}}} "
-                        f"s[{step.result}] = {al} * (sign < 0 ? NAN : total); }}"]
+                    return [(f"{{ double prod = 1, swaps = 1; for (long j = 0; j < {step.n}; j++) {{ prod *= {item}; "
+                            f"{swaps}}} s[{step.result}] = {al} * {value}; }}")]
+                return [(f"{{ double total = 0, prod = 1; int sign = 1; for (long j = 0; j < {step.n}; j++) {{ {body}}} "
+                        f"s[{step.result}] = {al} * (sign < 0 ? NAN : total); }}")]
             case "scalar":
                 x, y = f"s[{step.alpha}]", f"s[{step.beta}]"
                 kind = SCALAR_KINDS[f1]
