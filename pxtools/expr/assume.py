@@ -27,11 +27,20 @@ WORDS: dict[str, frozenset[str]] = {
     "vector": frozenset({"vector"}),
 }
 ALIASES = {
-    "spd": "positive_definite", "pd": "positive_definite", "psd": "positive_semidefinite",
-    "spsd": "positive_semidefinite", "diag": "diagonal", "lower": "lower_triangular",
-    "upper": "upper_triangular", "fullrank": "full_rank", "nonsingular": "invertible",
-    "full_col_rank": "full_column_rank", "unitary": "orthogonal", "column": "vector",
-    "real_elements": "", "real": "",
+    "spd": "positive_definite",
+    "pd": "positive_definite",
+    "psd": "positive_semidefinite",
+    "spsd": "positive_semidefinite",
+    "diag": "diagonal",
+    "lower": "lower_triangular",
+    "upper": "upper_triangular",
+    "fullrank": "full_rank",
+    "nonsingular": "invertible",
+    "full_col_rank": "full_column_rank",
+    "unitary": "orthogonal",
+    "column": "vector",
+    "real_elements": "",
+    "real": "",
 }
 
 

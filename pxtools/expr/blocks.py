@@ -44,7 +44,9 @@ def read_blocks(blocks: Any, sizes: Mapping[str, int]) -> Callable[[int], Cuts] 
     try:
         count = int(blocks)
     except (TypeError, ValueError):
-        raise PxUsageError(f"`{blocks}` is no number of blocks. Write `--blocks auto` or `--blocks 2`.") from None
+        raise PxUsageError(
+            f"`{blocks}` is no number of blocks. Write `--blocks auto` or `--blocks 2`."
+        ) from None
     if count < 1:
         raise PxUsageError(f"`{blocks}` is no number of blocks. Write `--blocks auto` or `--blocks 2`.")
     return lambda size: _even(size, count)
@@ -97,7 +99,9 @@ class _Tiler:
             for j, n in self.cuts(step.n):
                 for nth, (p, k) in enumerate(self.cuts(step.k)):
                     beta = step.beta if nth == 0 else 1
-                    self.emit.gemm(a.part(i, p, m, k), b.part(p, j, k, n), c.part(i, j, m, n), step.alpha, beta)
+                    self.emit.gemm(
+                        a.part(i, p, m, k), b.part(p, j, k, n), c.part(i, j, m, n), step.alpha, beta
+                    )
 
     def symm(self, step: Step) -> None:
         right = bool(step.flags[0])

@@ -16,7 +16,16 @@ from dataclasses import dataclass, field
 from pxtools.expr.ir import Expr, Graph
 
 #: how a factor acts when it meets a dense matrix: (kind, flops per entry of the other side and row of the factor)
-ACTION_COST = {"dense": 2.0, "sym": 2.0, "li": 1.0, "tri": 1.0, "trisolve": 1.0, "lu": 2.0, "ldl": 2.0, "diag": 0.0}
+ACTION_COST = {
+    "dense": 2.0,
+    "sym": 2.0,
+    "li": 1.0,
+    "tri": 1.0,
+    "trisolve": 1.0,
+    "lu": 2.0,
+    "ldl": 2.0,
+    "diag": 0.0,
+}
 
 
 @dataclass
@@ -50,9 +59,7 @@ def order_chain(
     """
     plan = ChainPlan()
     count = len(factors)
-    nodes = {
-        (i, j): graph.raw_mul(factors[i : j + 1]) for i in range(count) for j in range(i, count)
-    }
+    nodes = {(i, j): graph.raw_mul(factors[i : j + 1]) for i in range(count) for j in range(i, count)}
     for i in range(count):
         plan.costs[i, i] = explicit_cost(i)
     for length in range(1, count):

@@ -141,8 +141,20 @@ class Emitter:
         if c.trans:
             a, b, c = b.T, a.T, c.T
         (m, k), n = a.shape, b.shape[1]
-        self.put("gemm", m=m, n=n, k=k, flags=(a.trans, b.trans, 0, 0), A=a.stored, B=b.stored, C=c, alpha=alpha,
-                 beta=beta, flops=2.0 * m * n * k, updates=beta != 0)
+        self.put(
+            "gemm",
+            m=m,
+            n=n,
+            k=k,
+            flags=(a.trans, b.trans, 0, 0),
+            A=a.stored,
+            B=b.stored,
+            C=c,
+            alpha=alpha,
+            beta=beta,
+            flops=2.0 * m * n * k,
+            updates=beta != 0,
+        )
 
     def symm(self, s: Mat, b: Mat, c: Mat, right: bool, alpha: int = 1, beta: int = 0) -> None:
         """C = alpha S B + beta C (right: B S) with a symmetric S; B and C must lie the same way."""
@@ -150,22 +162,54 @@ class Emitter:
         if c.trans:
             b, c, right = b.T, c.T, not right
         m, n = c.shape
-        self.put("symm", m=m, n=n, flags=(right, 0, 0, 0), A=s.stored, B=b.stored, C=c, alpha=alpha, beta=beta,
-                 flops=2.0 * m * n * s.rows, updates=beta != 0)
+        self.put(
+            "symm",
+            m=m,
+            n=n,
+            flags=(right, 0, 0, 0),
+            A=s.stored,
+            B=b.stored,
+            C=c,
+            alpha=alpha,
+            beta=beta,
+            flops=2.0 * m * n * s.rows,
+            updates=beta != 0,
+        )
 
     def syrk(self, a: Mat, c: Mat, alpha: int = 1, beta: int = 0) -> None:
         """Lower triangle of C = alpha A A.T + beta C."""
         n, k = a.shape
-        self.put("syrk", n=n, k=k, flags=(a.trans, 0, 0, 0), A=a.stored, C=c.stored, alpha=alpha, beta=beta,
-                 flops=1.0 * n * (n + 1) * k, updates=beta != 0)
+        self.put(
+            "syrk",
+            n=n,
+            k=k,
+            flags=(a.trans, 0, 0, 0),
+            A=a.stored,
+            C=c.stored,
+            alpha=alpha,
+            beta=beta,
+            flops=1.0 * n * (n + 1) * k,
+            updates=beta != 0,
+        )
 
     def gemmt(self, a: Mat, b: Mat, c: Mat, alpha: int = 1, beta: int = 0) -> None:
         """Lower triangle of C = alpha A B + beta C, as stored."""
         if c.trans:
             a, b, c = b.T, a.T, c.T
         n, k = a.shape
-        self.put("gemmt", n=n, k=k, flags=(a.trans, b.trans, 0, 0), A=a.stored, B=b.stored, C=c, alpha=alpha,
-                 beta=beta, flops=1.0 * n * (n + 1) * k, updates=beta != 0)
+        self.put(
+            "gemmt",
+            n=n,
+            k=k,
+            flags=(a.trans, b.trans, 0, 0),
+            A=a.stored,
+            B=b.stored,
+            C=c,
+            alpha=alpha,
+            beta=beta,
+            flops=1.0 * n * (n + 1) * k,
+            updates=beta != 0,
+        )
 
     def triangle(self, op: str, a: Mat, lower: bool, c: Mat, right: bool) -> None:
         """In place: C = A C or C A (op "trmm"), A^-1 C or C A^-1 ("trsm"); `lower` as the formula means A."""
@@ -174,8 +218,16 @@ class Emitter:
         if c.trans:
             c, right, trans = c.T, not right, not trans
         m, n = c.shape
-        self.put(op, m=m, n=n, flags=(right, upper, trans, 0), A=a.stored, C=c, updates=True,
-                 flops=1.0 * m * n * (n if right else m))
+        self.put(
+            op,
+            m=m,
+            n=n,
+            flags=(right, upper, trans, 0),
+            A=a.stored,
+            C=c,
+            updates=True,
+            flops=1.0 * m * n * (n if right else m),
+        )
 
     # -- factorizations ------------------------------------------------------------------------------------------
 
@@ -190,23 +242,51 @@ class Emitter:
     def sytrf(self, c: Mat, pivots: int, blame: str) -> None:
         n = c.rows
         wide = min(n, 64) * n
-        self.put("sytrf", n=n, k=wide, C=c.stored, B=self.buffer(wide, 1), pivots=pivots, updates=True,
-                 flops=n**3 / 3, blame=blame)
+        self.put(
+            "sytrf",
+            n=n,
+            k=wide,
+            C=c.stored,
+            B=self.buffer(wide, 1),
+            pivots=pivots,
+            updates=True,
+            flops=n**3 / 3,
+            blame=blame,
+        )
 
     def solve(self, op: str, factor: Mat, pivots: int, c: Mat, trans: bool) -> None:
         """In place C = A^-1 C from the factor of `getrf` ("getrs") or `sytrf` ("sytrs"); C must not lie transposed."""
         assert not c.trans
         n, k = c.shape
-        self.put(op, n=n, k=k, flags=(trans, 0, 0, 0), A=factor.stored, C=c, pivots=pivots, updates=True,
-                 flops=2.0 * n * n * k)
+        self.put(
+            op,
+            n=n,
+            k=k,
+            flags=(trans, 0, 0, 0),
+            A=factor.stored,
+            C=c,
+            pivots=pivots,
+            updates=True,
+            flops=2.0 * n * n * k,
+        )
 
     def invert(self, op: str, c: Mat, pivots: int = 0, upper: bool = False, blame: str = "") -> None:
         """In place: the inverse from a factor ("potri", "getri") or of a triangle ("trtri")."""
         n = c.rows
         flops = {"potri": 2 / 3, "getri": 4 / 3, "trtri": 1 / 3}[op] * n**3
         work = self.buffer(64 * n, 1) if op == "getri" else None
-        self.put(op, n=n, k=64 * n, flags=(0, upper, 0, 0), C=c.stored, B=work, pivots=pivots, updates=True,
-                 flops=flops, blame=blame)
+        self.put(
+            op,
+            n=n,
+            k=64 * n,
+            flags=(0, upper, 0, 0),
+            C=c.stored,
+            B=work,
+            pivots=pivots,
+            updates=True,
+            flops=flops,
+            blame=blame,
+        )
 
     # -- entries -------------------------------------------------------------------------------------------------
 
@@ -219,8 +299,18 @@ class Emitter:
         trans = a.trans
         if trans and a.rows == 1 and a.ld == 1:  # a contiguous vector lies both ways
             a, trans = Mat(a.buf, a.offset, a.cols, a.cols, 1), False
-        self.put("axpby", m=m, n=n, flags=(trans, half, 0, 0), A=a.stored, C=c, alpha=alpha, beta=beta,
-                 flops=flops, updates=beta != 0)
+        self.put(
+            "axpby",
+            m=m,
+            n=n,
+            flags=(trans, half, 0, 0),
+            A=a.stored,
+            C=c,
+            alpha=alpha,
+            beta=beta,
+            flops=flops,
+            updates=beta != 0,
+        )
 
     def mirror(self, c: Mat) -> None:
         self.put("mirror", n=c.rows, C=c.stored, updates=True)
@@ -229,20 +319,47 @@ class Emitter:
         if c.trans:
             a, b, c = a.T, b.T, c.T
         m, n = c.shape
-        self.put("hadamard", m=m, n=n, flags=(a.trans, b.trans, 0, 0), A=a.stored, B=b.stored, C=c, alpha=alpha,
-                 beta=beta, flops=1.0 * m * n, updates=beta != 0)
+        self.put(
+            "hadamard",
+            m=m,
+            n=n,
+            flags=(a.trans, b.trans, 0, 0),
+            A=a.stored,
+            B=b.stored,
+            C=c,
+            alpha=alpha,
+            beta=beta,
+            flops=1.0 * m * n,
+            updates=beta != 0,
+        )
 
     def dscale(self, vector: Mat, c: Mat, right: bool, divide: bool = False) -> None:
         """In place C = diag(v) C, or C diag(v); divide: by the inverse."""
         if c.trans:
             c, right = c.T, not right
         m, n = c.shape
-        self.put("dscale", m=m, n=n, flags=(right, divide, 0, 0), A=vector.stored, C=c, updates=True,
-                 flops=1.0 * m * n)
+        self.put(
+            "dscale",
+            m=m,
+            n=n,
+            flags=(right, divide, 0, 0),
+            A=vector.stored,
+            C=c,
+            updates=True,
+            flops=1.0 * m * n,
+        )
 
     def fill(self, c: Mat, value: int, beta: int = 0, above: bool = False) -> None:
-        self.put("fill", m=c.rows, n=c.cols, flags=(0, above, 0, 0), C=c.stored, alpha=value, beta=beta,
-                 updates=beta != 0 or above)
+        self.put(
+            "fill",
+            m=c.rows,
+            n=c.cols,
+            flags=(0, above, 0, 0),
+            C=c.stored,
+            alpha=value,
+            beta=beta,
+            updates=beta != 0 or above,
+        )
 
     def recip(self, a: Mat, c: Mat, alpha: int = 1) -> None:
         self.put("recip", m=c.rows, A=a.stored, C=c.stored, alpha=alpha, flops=1.0 * c.rows)
@@ -253,14 +370,31 @@ class Emitter:
         """Sum of A, or of A * B entry by entry; returns where the scalar will be."""
         m, n = a.shape
         result = self.slot()
-        self.put("dot", m=m, n=n, flags=(a.trans, b.trans if b else 0, b is None, 0), A=a.stored,
-                 B=(b or a).stored, alpha=alpha, result=result, flops=2.0 * m * n)
+        self.put(
+            "dot",
+            m=m,
+            n=n,
+            flags=(a.trans, b.trans if b else 0, b is None, 0),
+            A=a.stored,
+            B=(b or a).stored,
+            alpha=alpha,
+            result=result,
+            flops=2.0 * m * n,
+        )
         return result
 
     def logdet(self, row: Mat, alpha: int = 1, pivots: int | None = None, is_det: bool = False) -> int:
         result = self.slot()
-        self.put("logdet", n=row.cols, flags=(pivots is not None, is_det, 0, 0), A=row, pivots=pivots or 0,
-                 alpha=alpha, result=result, flops=1.0 * row.cols)
+        self.put(
+            "logdet",
+            n=row.cols,
+            flags=(pivots is not None, is_det, 0, 0),
+            A=row,
+            pivots=pivots or 0,
+            alpha=alpha,
+            result=result,
+            flops=1.0 * row.cols,
+        )
         return result
 
     def scalar(self, kind: int, x: int, y: int = 0) -> int:
@@ -270,7 +404,9 @@ class Emitter:
 
     def check(self, a: Mat, kind: int, tolerance: float, blame: str) -> None:
         """Refuse a matrix that is not symmetric (0), not lower (1), not upper (2), as stored."""
-        self.put("check", n=a.rows, flags=(kind, 0, 0, 0), A=a.stored, alpha=self.constant(tolerance), blame=blame)
+        self.put(
+            "check", n=a.rows, flags=(kind, 0, 0, 0), A=a.stored, alpha=self.constant(tolerance), blame=blame
+        )
 
     @property
     def flops(self) -> float:

@@ -11,9 +11,24 @@ from pxtools.expr.emit import Mat, Step
 from pxtools.expr.plan import Plan, op_name
 
 #: rate of each operation relative to GEMM, as measured with OpenBLAS for sizes of some hundreds
-RELATIVE_RATE = {"gemm": 1.0, "symm": 0.95, "syrk": 0.9, "gemmt": 0.85, "trsm": 0.7, "trmm": 0.6, "potrf": 0.5,
-                 "getrf": 0.5, "getrs": 0.6, "potri": 0.4, "getri": 0.4, "sytrf": 0.2, "sytrs": 0.2, "tpqrt": 0.3,
-                 "tpmqrt": 0.5, "trtri": 0.4}
+RELATIVE_RATE = {
+    "gemm": 1.0,
+    "symm": 0.95,
+    "syrk": 0.9,
+    "gemmt": 0.85,
+    "trsm": 0.7,
+    "trmm": 0.6,
+    "potrf": 0.5,
+    "getrf": 0.5,
+    "getrs": 0.6,
+    "potri": 0.4,
+    "getri": 0.4,
+    "sytrf": 0.2,
+    "sytrs": 0.2,
+    "tpqrt": 0.3,
+    "tpmqrt": 0.5,
+    "trtri": 0.4,
+}
 PIVOTED = ("getrf", "sytrf")
 
 
@@ -172,13 +187,23 @@ def explain(plan: Plan, name: str = "formula") -> str:
     )
     rows = []
     for number, step in enumerate(plan.steps, 1):
-        rows.append((str(number), op_name(step), step_text(plan, labels, step), f"{step.flops / 1e6:,.3g}",
-                     f"{predicted_s(step) * 1e3:.3g}"))
+        rows.append(
+            (
+                str(number),
+                op_name(step),
+                step_text(plan, labels, step),
+                f"{step.flops / 1e6:,.3g}",
+                f"{predicted_s(step) * 1e3:.3g}",
+            )
+        )
     head = ("", "operation", "what it does", "Mflop", "ms")
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(5)]
     lines = [f"{name}: {shapes}"]
     for row in (head, *rows):
-        cells = [c.rjust(w) if i in (0, 3, 4) else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            c.rjust(w) if i in (0, 3, 4) else c.ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     total = sum(map(predicted_s, plan.steps))
     lines.append(
@@ -187,5 +212,7 @@ def explain(plan: Plan, name: str = "formula") -> str:
     )
     others = {form: flops for form, flops in plan.considered if form != plan.form}
     if others:
-        lines.append("not taken: " + ", ".join(f"{form} {flops / 1e6:,.4g} Mflop" for form, flops in others.items()))
+        lines.append(
+            "not taken: " + ", ".join(f"{form} {flops / 1e6:,.4g} Mflop" for form, flops in others.items())
+        )
     return "\n".join(lines)

@@ -29,7 +29,9 @@ def explain_failure(formula: CompiledFormula, step: Step, info: int, arrays: dic
 def _broken_structure(step: Step, arrays: dict[str, Any]) -> Exception:
     name, matrix = step.blame, arrays[step.blame]
     if step.flags[0]:
-        return NotPositiveDefinite(f"`{name}` is said to be triangular, and its other triangle is not zero.\n{REMEDY}")
+        return NotPositiveDefinite(
+            f"`{name}` is said to be triangular, and its other triangle is not zero.\n{REMEDY}"
+        )
     return NotPositiveDefinite(_asymmetry(name, matrix))
 
 

@@ -78,7 +78,11 @@ class Rewriting:
         if all(a is b for a, b in zip(args, node.args, strict=True)):
             return node
         rebuild: dict[str, Callable[..., Expr]] = {
-            "inv": graph.inv, "had": graph.had, "diag": graph.diag, "diagonal": graph.diagonal, "sadd": graph.sadd,
+            "inv": graph.inv,
+            "had": graph.had,
+            "diag": graph.diag,
+            "diagonal": graph.diagonal,
+            "sadd": graph.sadd,
             "smul": graph.smul,
         }
         if node.op in rebuild:
@@ -146,7 +150,11 @@ class _Distribution(Rewriting):
         if self.graph.T(node) is node:
             return self.graph.mul(*factors)
         for index, factor in enumerate(factors):
-            if factor.op == "add" and len(factor.args) > 1 and any(part.op == "identity" for part in factor.args):
+            if (
+                factor.op == "add"
+                and len(factor.args) > 1
+                and any(part.op == "identity" for part in factor.args)
+            ):
                 terms = [
                     (coef, self.graph.mul(*factors[:index], part, *factors[index + 1 :]))
                     for coef, part in zip(factor.data, factor.args, strict=True)
@@ -236,7 +244,11 @@ class _Information(_Around):
         graph, case = self.graph, self.case
         if node.args[0] is not case.inverse.args[0]:
             return super().logdet(node)
-        parts = [graph.make("logdet", (e,)) for e in (case.noise, case.prior, self.precision()) if e.op != "identity"]
+        parts = [
+            graph.make("logdet", (e,))
+            for e in (case.noise, case.prior, self.precision())
+            if e.op != "identity"
+        ]
         return graph.sadd(*parts)
 
 
@@ -323,7 +335,10 @@ def _noise_blocks(graph: Graph, facts: Facts, noise: Expr) -> bool:
 
 #: name of the form, rewriting; "information" has two readings
 FORMS: list[tuple[str, type[_Around]]] = [
-    ("information", _Information), ("information", _Woodbury), ("sequential", _Sequential), ("sqrt", _Sqrt),
+    ("information", _Information),
+    ("information", _Woodbury),
+    ("sequential", _Sequential),
+    ("sqrt", _Sqrt),
 ]
 
 __all__ = ["FORMS", "Outputs", "Rewriting", "variants", "walk"]

@@ -50,7 +50,9 @@ class KalmanUpdate(NamedTuple):
 
 
 @cache
-def kalman_formula(form: str = "auto", is_diagonal: bool = False, with_likelihood: bool = False) -> CompiledFormula:
+def kalman_formula(
+    form: str = "auto", is_diagonal: bool = False, with_likelihood: bool = False
+) -> CompiledFormula:
     """Return the compiled update; `form` as in `kalman_update`."""
     said = "mu, data: vector; Sigma, R: positive_definite" + ("; R: diagonal" if is_diagonal else "")
     cell = JOSEPH if form == "joseph" else KALMAN_UPDATE
@@ -61,7 +63,13 @@ def kalman_formula(form: str = "auto", is_diagonal: bool = False, with_likelihoo
 
 
 def kalman_update(
-    mean: Any, cov: Any, observation: Any, *, observation_matrix: Any, observation_cov: Any, form: str = "auto",
+    mean: Any,
+    cov: Any,
+    observation: Any,
+    *,
+    observation_matrix: Any,
+    observation_cov: Any,
+    form: str = "auto",
     log_likelihood: bool = False,
 ) -> KalmanUpdate:
     """Condition a normal state on one linear observation.
@@ -177,7 +185,9 @@ def generalized_least_squares(X: Any, y: Any, cov: Any) -> Any:
     ----------
     Aitken (1936), On least squares and linear combination of observations, Proc. R. Soc. Edinburgh 55.
     """
-    said = "X: n x p, full_column_rank; y: vector; V: positive_definite" + ("; V: diagonal" if np.ndim(cov) == 1 else "")
+    said = "X: n x p, full_column_rank; y: vector; V: positive_definite" + (
+        "; V: diagonal" if np.ndim(cov) == 1 else ""
+    )
     return _compiled(LEAST_SQUARES, said, "generalized_least_squares")(X=X, y=y, V=cov)
 
 
@@ -213,7 +223,9 @@ def ridge(X: Any, y: Any, penalty: float) -> Array:
     return result
 
 
-def ensemble_analysis(ensemble: Any, observations: Any, *, observation_matrix: Any, observation_cov: Any) -> Array:
+def ensemble_analysis(
+    ensemble: Any, observations: Any, *, observation_matrix: Any, observation_cov: Any
+) -> Array:
     """Move an ensemble towards perturbed observations (ensemble Kalman filter, stochastic form).
 
     Parameters
@@ -246,11 +258,18 @@ def ensemble_analysis(ensemble: Any, observations: Any, *, observation_matrix: A
     anomalies = (X - X.mean(axis=1, keepdims=True)) / math.sqrt(X.shape[1] - 1)
     said = "H: k x n; R: positive_definite" + ("; R: diagonal" if np.ndim(observation_cov) == 1 else "")
     formula = _compiled(ENSEMBLE, said, "ensemble_analysis")
-    result: Array = formula(X=X, A=anomalies, H=observation_matrix, R=observation_cov, Y=observations).analysis
+    result: Array = formula(
+        X=X, A=anomalies, H=observation_matrix, R=observation_cov, Y=observations
+    ).analysis
     return result
 
 
 __all__ = [
-    "KalmanUpdate", "condition_gaussian", "ensemble_analysis", "generalized_least_squares", "kalman_formula",
-    "kalman_update", "ridge",
+    "KalmanUpdate",
+    "condition_gaussian",
+    "ensemble_analysis",
+    "generalized_least_squares",
+    "kalman_formula",
+    "kalman_update",
+    "ridge",
 ]

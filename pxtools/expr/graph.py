@@ -139,10 +139,14 @@ def _svg(nodes: list[GraphNode]) -> str:
     width = max(n.x + n.width / 2 for n in nodes) + 12 - left
     height = (max(n.layer for n in nodes) + 1) * (HEIGHT + GAP_Y) + 4
     parts = [
-        (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{min(width, 980):.0f}" '
-        'font-family="DejaVu Sans Mono, monospace" font-size="11">'),
-        ('<defs><marker id="px" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0L8 4L0 8z" fill="#777"/></marker></defs>'),
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{min(width, 980):.0f}" '
+            'font-family="DejaVu Sans Mono, monospace" font-size="11">'
+        ),
+        (
+            '<defs><marker id="px" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+            '<path d="M0 0L8 4L0 8z" fill="#777"/></marker></defs>'
+        ),
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="white"/>',
     ]
     for node in nodes:

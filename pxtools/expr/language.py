@@ -14,16 +14,32 @@ if TYPE_CHECKING:
 
 #: functions of matrices only: name, number of arguments, what is built
 PLAIN: dict[str, tuple[int, Callable[..., Node]]] = {
-    "Inverse": (1, Builder.inverse), "inv": (1, Builder.inverse), "inverse": (1, Builder.inverse),
-    "Transpose": (1, Builder.transpose), "transpose": (1, Builder.transpose),
-    "solve": (2, Builder.solve), "LUsolve": (2, Builder.solve), "cholesky_solve": (2, Builder.solve),
-    "diag": (1, Builder.diag), "DiagMatrix": (1, Builder.diag),
-    "diagonal": (1, Builder.diagonal), "DiagonalOf": (1, Builder.diagonal),
-    "hadamard": (2, Builder.hadamard), "HadamardProduct": (2, Builder.hadamard),
-    "hadamard_product": (2, Builder.hadamard), "multiply_elementwise": (2, Builder.hadamard),
+    "Inverse": (1, Builder.inverse),
+    "inv": (1, Builder.inverse),
+    "inverse": (1, Builder.inverse),
+    "Transpose": (1, Builder.transpose),
+    "transpose": (1, Builder.transpose),
+    "solve": (2, Builder.solve),
+    "LUsolve": (2, Builder.solve),
+    "cholesky_solve": (2, Builder.solve),
+    "diag": (1, Builder.diag),
+    "DiagMatrix": (1, Builder.diag),
+    "diagonal": (1, Builder.diagonal),
+    "DiagonalOf": (1, Builder.diagonal),
+    "hadamard": (2, Builder.hadamard),
+    "HadamardProduct": (2, Builder.hadamard),
+    "hadamard_product": (2, Builder.hadamard),
+    "multiply_elementwise": (2, Builder.hadamard),
     "MatMul": (2, Builder.mul),
 }
-SCALAR_OF = {"det": "det", "Determinant": "det", "logdet": "logdet", "trace": "trace", "Trace": "trace", "tr": "trace"}
+SCALAR_OF = {
+    "det": "det",
+    "Determinant": "det",
+    "logdet": "logdet",
+    "trace": "trace",
+    "Trace": "trace",
+    "tr": "trace",
+}
 FUNCTIONS = ("log", "exp", "sqrt")
 SHAPED = {"Identity": "identity", "eye": "identity", "ZeroMatrix": "zero", "zeros": "zero"}
 BLOCKS = ("BlockMatrix", "block", "BlockDiagMatrix", "block_diag", "DiagonalMatrix")

@@ -132,8 +132,16 @@ def finish(
             slot += 1
     arena = place_temporaries(steps, emitter.buffers, places, used)
     return Plan(
-        tuple(steps), tuple(emitter.buffers), tuple(emitter.scalars), emitter.n_pivots, tuple(inputs),
-        tuple(outputs), tuple(places), arena, form, considered,
+        tuple(steps),
+        tuple(emitter.buffers),
+        tuple(emitter.scalars),
+        emitter.n_pivots,
+        tuple(inputs),
+        tuple(outputs),
+        tuple(places),
+        arena,
+        form,
+        considered,
     )
 
 

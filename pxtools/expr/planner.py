@@ -131,8 +131,10 @@ class Planner:
         number, scalars = coef
         position = self.emit.constant(number)
         for scalar in scalars:
-            position = self.number_of(scalar) if position == 1 else self.emit.scalar(
-                1, position, self.number_of(scalar)
+            position = (
+                self.number_of(scalar)
+                if position == 1
+                else self.emit.scalar(1, position, self.number_of(scalar))
             )
         return position
 
@@ -156,7 +158,9 @@ class Planner:
         dense.sort(key=lambda t: t[1].op == "sym" or t[0] != (1.0, ()))
         target = None
         for coef, term in dense:
-            target = self._add_matrix(node, target, self.value(term, half_ok=half), self.coefficient(coef), half)
+            target = self._add_matrix(
+                node, target, self.value(term, half_ok=half), self.coefficient(coef), half
+            )
         for coef, term in products:
             position = self.coefficient(coef)
             if target is None:
@@ -227,8 +231,11 @@ class Planner:
         for factor in node.args if node.op == "mul" else (node,):
             if result and holds(result[-1], "diagonal") and holds(factor, "diagonal"):
                 result[-1] = self.graph.mul(result[-1], factor)
-            elif factor.op == "inv" and holds(factor.args[0], "pd") and not self.is_there(factor) and not (
-                holds(factor, "diagonal") or holds(factor, "lower") or holds(factor, "upper")
+            elif (
+                factor.op == "inv"
+                and holds(factor.args[0], "pd")
+                and not self.is_there(factor)
+                and not (holds(factor, "diagonal") or holds(factor, "lower") or holds(factor, "upper"))
             ):
                 half = self.graph.make("li", (factor.args[0],), factor.shape)
                 result += [self.graph.T(half), half]
@@ -241,11 +248,18 @@ class Planner:
 
     def _centre_to_split(self, node: Expr) -> Expr | None:
         """Return the definite matrix in the middle of a congruence, if it is to be factored."""
-        if not self.split_centres or node.op != "mul" or len(node.args) % 2 == 0 or self.graph.T(node) is not node:
+        if (
+            not self.split_centres
+            or node.op != "mul"
+            or len(node.args) % 2 == 0
+            or self.graph.T(node) is not node
+        ):
             return None
         centre = node.args[len(node.args) // 2]
         holds = self.facts.holds
-        simple = holds(centre, "diagonal") or centre.op == "inv" or self.is_there(centre) and centre.op != "sym"
+        simple = (
+            holds(centre, "diagonal") or centre.op == "inv" or self.is_there(centre) and centre.op != "sym"
+        )
         return centre if holds(centre, "pd") and not simple else None
 
     def _chain(self, node: Expr, alpha: int, target: Target | None) -> Value:
@@ -260,7 +274,12 @@ class Planner:
             self._prepare(factor)
         kinds = [self.kind(factor) for factor in factors]
         order = order_chain(
-            self.graph, factors, kinds, self.is_there, lambda i: self._explicit_cost(factors[i], kinds[i]), self.popular
+            self.graph,
+            factors,
+            kinds,
+            self.is_there,
+            lambda i: self._explicit_cost(factors[i], kinds[i]),
+            self.popular,
         )
         from pxtools.expr.product import Product
 
@@ -343,7 +362,9 @@ class Planner:
         return Value(mat)
 
 
-def plan_outputs(planner: Planner, outputs: dict[str, Expr], order: Sequence[str]) -> dict[str, tuple[str, Mat | int]]:
+def plan_outputs(
+    planner: Planner, outputs: dict[str, Expr], order: Sequence[str]
+) -> dict[str, tuple[str, Mat | int]]:
     """Plan every output, in the order given; returns where each one is."""
     for name in order:
         node = outputs[name]

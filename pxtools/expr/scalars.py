@@ -52,7 +52,9 @@ def _trace(planner: Planner, node: Expr) -> int:
         return emit.dot(planner.value(node, half_ok=True).stored.diagonal, None)
     factors = planner.split_factors(node)
     kinds = [planner.kind(factor) for factor in factors]
-    order = order_chain(graph, factors, kinds, planner.is_there, lambda i: _explicit(kinds[i], factors[i]), lambda e: 1.0)
+    order = order_chain(
+        graph, factors, kinds, planner.is_there, lambda i: _explicit(kinds[i], factors[i]), lambda e: 1.0
+    )
 
     def cost(split: int) -> float:
         left, right = (0, split), (split + 1, len(factors) - 1)

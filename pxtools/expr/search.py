@@ -90,8 +90,15 @@ class _Attempt:
     """One complete planning, finished only if it wins."""
 
     def __init__(
-        self, search: Search, form: str, outputs: dict[str, Expr], order: list[str], facts: Facts,
-        popular: set[Expr], discount: float, split_centres: bool = False,
+        self,
+        search: Search,
+        form: str,
+        outputs: dict[str, Expr],
+        order: list[str],
+        facts: Facts,
+        popular: set[Expr],
+        discount: float,
+        split_centres: bool = False,
     ) -> None:
         self.search, self.form = search, form
         self.emitter = Emitter()
@@ -101,7 +108,16 @@ class _Attempt:
             return discount if discount != 1.0 and (node in popular or graph.T(node) in popular) else 1.0
 
         self.specs, slots = self._slots(facts)
-        planner = Planner(graph, facts, self.emitter, slots, price, tuple(outputs.values()), shared_terms(graph, outputs), split_centres)
+        planner = Planner(
+            graph,
+            facts,
+            self.emitter,
+            slots,
+            price,
+            tuple(outputs.values()),
+            shared_terms(graph, outputs),
+            split_centres,
+        )
         self.places = plan_outputs(planner, outputs, order)
         self.outputs = outputs
         self.flops = self.emitter.flops
@@ -161,5 +177,7 @@ def shared_terms(graph: Graph, outputs: dict[str, Expr]) -> frozenset[Expr]:
             parents.setdefault(node, set()).add(node)
     turned = {part: parents.get(graph.T(part), set()) for part in parents}
     return frozenset(
-        part for part, found in parents.items() if len({*found, *(graph.T(p) if p.shape else p for p in turned[part])}) > 1
+        part
+        for part, found in parents.items()
+        if len({*found, *(graph.T(p) if p.shape else p for p in turned[part])}) > 1
     )

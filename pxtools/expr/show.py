@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from pxtools.expr.ir import Coef, Expr
 
-FUNCTIONS = {"had": "hadamard", "diag": "diag", "diagonal": "diagonal", "trace": "trace", "det": "det",
-             "logdet": "logdet", "log": "log", "exp": "exp", "sqrt": "sqrt"}
+FUNCTIONS = {
+    "had": "hadamard",
+    "diag": "diag",
+    "diagonal": "diagonal",
+    "trace": "trace",
+    "det": "det",
+    "logdet": "logdet",
+    "log": "log",
+    "exp": "exp",
+    "sqrt": "sqrt",
+}
 
 
 def expr_text(node: Expr) -> str:

@@ -21,10 +21,16 @@ class _Python:
         self.plan, self.name, self.labels = plan, name, Labels.of(plan)
         self.written: set[int] = set()
         self.results = {s.result for s in plan.steps if s.op in ("dot", "logdet", "scalar")}
-        self.flipped = {s.buffer for s in plan.inputs if s.c_order} | {o.buffer for o in plan.outputs if o.trans}
+        self.flipped = {s.buffer for s in plan.inputs if s.c_order} | {
+            o.buffer for o in plan.outputs if o.trans
+        }
 
     def source(self) -> str:
-        lines = ["import numpy as np", "from scipy.linalg import cholesky, ldl, solve_triangular, lu_factor, lu_solve", ""]
+        lines = [
+            "import numpy as np",
+            "from scipy.linalg import cholesky, ldl, solve_triangular, lu_factor, lu_solve",
+            "",
+        ]
         lines.append(f"def {self.name}({', '.join(spec.name for spec in self.plan.inputs)}):")
         for spec in self.plan.inputs:
             if spec.shape is not None:
@@ -32,7 +38,10 @@ class _Python:
                 lines.append(f"    {spec.name} = np.asarray({spec.name}, dtype=float).reshape{tall}")
         for step in self.plan.steps:
             lines += [f"    {line}" for line in self.step(step)]
-        results = [self.scalar(o.scalar) if o.shape is None else self.labels.names[o.buffer] for o in self.plan.outputs]
+        results = [
+            self.scalar(o.scalar) if o.shape is None else self.labels.names[o.buffer]
+            for o in self.plan.outputs
+        ]
         return "\n".join([*lines, f"    return {', '.join(results)}", ""])
 
     def scalar(self, position: int) -> str:
@@ -136,7 +145,10 @@ class _Python:
                 return self.write(c, f"{self.scalar(step.alpha)} / {self.read(step.A)}")
             case "tpqrt":
                 stack = f"np.vstack([np.triu({self.read(step.A)}), {self.read(step.B)}])"
-                return [f"q, r = np.linalg.qr({stack}, mode='complete')", *self.write(step.A, f"r[:{step.n}]")]
+                return [
+                    f"q, r = np.linalg.qr({stack}, mode='complete')",
+                    *self.write(step.A, f"r[:{step.n}]"),
+                ]
             case "tpmqrt":
                 lines = [f"both = q.T @ np.vstack([{self.read(step.A)}, {self.read(step.B)}])"]
                 return lines + self.write(step.A, f"both[:{step.k}]") + self.write(step.B, f"both[{step.k}:]")
@@ -190,15 +202,24 @@ class _C:
     def source(self) -> str:
         plan = self.plan
         inputs = [f"double {s.name}" if s.shape is None else f"const double *{s.name}" for s in plan.inputs]
-        outputs = [f"double *{self.labels.names.get(o.buffer, o.name)}" if o.shape else f"double *{o.name}"
-                   for o in plan.outputs]
+        outputs = [
+            f"double *{self.labels.names.get(o.buffer, o.name)}" if o.shape else f"double *{o.name}"
+            for o in plan.outputs
+        ]
         scalars = ", ".join(f"{value!r}" for value in plan.scalars)
         lines = [
-            "#include <math.h>", "#include <cblas.h>", "#include <lapacke.h>", "",
+            "#include <math.h>",
+            "#include <cblas.h>",
+            "#include <lapacke.h>",
+            "",
             "/* matrices are column-major; those marked T are the transposes of what the formula means */",
-            (f"int {self.name}({', '.join([*inputs, *outputs])}, double *work /* {plan.arena} */, "
-            f"int *pivots /* {plan.n_pivots} */)"), "{",
-            f"    double s[] = {{{scalars}}};", "    int info = 0;",
+            (
+                f"int {self.name}({', '.join([*inputs, *outputs])}, double *work /* {plan.arena} */, "
+                f"int *pivots /* {plan.n_pivots} */)"
+            ),
+            "{",
+            f"    double s[] = {{{scalars}}};",
+            "    int info = 0;",
         ]
         lines += [f"    s[{spec.scalar}] = {spec.name};" for spec in plan.inputs if spec.shape is None]
         for step in plan.steps:
@@ -221,12 +242,22 @@ class _C:
         m, n, k, al, be = step.m, step.n, step.k, f"s[{step.alpha}]", f"s[{step.beta}]"
         col, piv = "CblasColMajor", f"pivots + {step.pivots}"
         calls: dict[str, Callable[[], str]] = {
-            "gemm": lambda: f"cblas_dgemm({col}, {TRANS[f1]}, {TRANS[f2]}, {m}, {n}, {k}, {al}, {a}, {b}, {be}, {c});",
-            "gemmt": lambda: f"cblas_dgemmt({col}, CblasLower, {TRANS[f1]}, {TRANS[f2]}, {n}, {k}, {al}, {a}, {b}, {be}, {c});",
-            "symm": lambda: f"cblas_dsymm({col}, {SIDE[f1]}, CblasLower, {m}, {n}, {al}, {a}, {b}, {be}, {c});",
+            "gemm": lambda: (
+                f"cblas_dgemm({col}, {TRANS[f1]}, {TRANS[f2]}, {m}, {n}, {k}, {al}, {a}, {b}, {be}, {c});"
+            ),
+            "gemmt": lambda: (
+                f"cblas_dgemmt({col}, CblasLower, {TRANS[f1]}, {TRANS[f2]}, {n}, {k}, {al}, {a}, {b}, {be}, {c});"
+            ),
+            "symm": lambda: (
+                f"cblas_dsymm({col}, {SIDE[f1]}, CblasLower, {m}, {n}, {al}, {a}, {b}, {be}, {c});"
+            ),
             "syrk": lambda: f"cblas_dsyrk({col}, CblasLower, {TRANS[f1]}, {n}, {k}, {al}, {a}, {be}, {c});",
-            "trsm": lambda: f"cblas_dtrsm({col}, {SIDE[f1]}, {UPLO[f2]}, {TRANS[f3]}, CblasNonUnit, {m}, {n}, 1.0, {a}, {c});",
-            "trmm": lambda: f"cblas_dtrmm({col}, {SIDE[f1]}, {UPLO[f2]}, {TRANS[f3]}, CblasNonUnit, {m}, {n}, 1.0, {a}, {c});",
+            "trsm": lambda: (
+                f"cblas_dtrsm({col}, {SIDE[f1]}, {UPLO[f2]}, {TRANS[f3]}, CblasNonUnit, {m}, {n}, 1.0, {a}, {c});"
+            ),
+            "trmm": lambda: (
+                f"cblas_dtrmm({col}, {SIDE[f1]}, {UPLO[f2]}, {TRANS[f3]}, CblasNonUnit, {m}, {n}, 1.0, {a}, {c});"
+            ),
             "potrf": lambda: f"LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'L', {n}, {c})",
             "potri": lambda: f"LAPACKE_dpotri(LAPACK_COL_MAJOR, 'L', {n}, {c})",
             "trtri": lambda: f"LAPACKE_dtrtri(LAPACK_COL_MAJOR, '{'LU'[f2]}', 'N', {n}, {c})",
@@ -235,9 +266,13 @@ class _C:
             "getrs": lambda: f"LAPACKE_dgetrs(LAPACK_COL_MAJOR, '{'NT'[f1]}', {n}, {k}, {a}, {piv}, {c})",
             "sytrf": lambda: f"LAPACKE_dsytrf(LAPACK_COL_MAJOR, 'L', {n}, {c}, {piv})",
             "sytrs": lambda: f"LAPACKE_dsytrs(LAPACK_COL_MAJOR, 'L', {n}, {k}, {a}, {piv}, {c})",
-            "tpqrt": lambda: f"LAPACKE_dtpqrt(LAPACK_COL_MAJOR, {m}, {n}, 0, {f1}, {a}, {b}, {self._room(step)}, {f1})",
-            "tpmqrt": lambda: f"LAPACKE_dtpmqrt(LAPACK_COL_MAJOR, 'L', 'T', {m}, {n}, {k}, 0, {f1}, {c}, "
-                              f"{self._room(step)}, {f1}, {a}, {b})",
+            "tpqrt": lambda: (
+                f"LAPACKE_dtpqrt(LAPACK_COL_MAJOR, {m}, {n}, 0, {f1}, {a}, {b}, {self._room(step)}, {f1})"
+            ),
+            "tpmqrt": lambda: (
+                f"LAPACKE_dtpmqrt(LAPACK_COL_MAJOR, 'L', 'T', {m}, {n}, {k}, 0, {f1}, {c}, "
+                f"{self._room(step)}, {f1}, {a}, {b})"
+            ),
         }
         if step.op in calls:
             call = calls[step.op]()
@@ -275,7 +310,9 @@ class _C:
                 vector = f"({self.at(step.A)})[{'j' if f1 else 'i'}]"
                 return [f"{whole}{c} {'/' if f2 else '*'}= {vector};"]
             case "recip":
-                return [f"for (long i = 0; i < {step.m}; i++) ({self.at(step.C)})[i] = {al} / ({self.at(step.A)})[i];"]
+                return [
+                    f"for (long i = 0; i < {step.m}; i++) ({self.at(step.C)})[i] = {al} / ({self.at(step.A)})[i];"
+                ]
             case "dot":
                 inner = self.entry(step.A, f1) + ("" if f3 else f" * {self.entry(step.B, f2)}")
                 return [f"{{ double sum = 0; {whole}sum += {inner}; s[{step.result}] = {al} * sum; }}"]
@@ -286,14 +323,24 @@ class _C:
                 if f2:
                     value = f"prod * {'swaps' if f1 else '1.0'}"
                     swaps = f"if (pivots[{step.pivots} + j] != j + 1) swaps = -swaps; " if f1 else ""
-                    return [(f"{{ double prod = 1, swaps = 1; for (long j = 0; j < {step.n}; j++) {{ prod *= {item}; "
-                            f"{swaps}}} s[{step.result}] = {al} * {value}; }}")]
-                return [(f"{{ double total = 0, prod = 1; int sign = 1; for (long j = 0; j < {step.n}; j++) {{ {body}}} "
-                        f"s[{step.result}] = {al} * (sign < 0 ? NAN : total); }}")]
+                    return [
+                        (
+                            f"{{ double prod = 1, swaps = 1; for (long j = 0; j < {step.n}; j++) {{ prod *= {item}; "
+                            f"{swaps}}} s[{step.result}] = {al} * {value}; }}"
+                        )
+                    ]
+                return [
+                    (
+                        f"{{ double total = 0, prod = 1; int sign = 1; for (long j = 0; j < {step.n}; j++) {{ {body}}} "
+                        f"s[{step.result}] = {al} * (sign < 0 ? NAN : total); }}"
+                    )
+                ]
             case "scalar":
                 x, y = f"s[{step.alpha}]", f"s[{step.beta}]"
                 kind = SCALAR_KINDS[f1]
-                value = {"add": f"{x} + {y}", "mul": f"{x} * {y}", "pow": f"pow({x}, {y})"}.get(kind, f"{kind}({x})")
+                value = {"add": f"{x} + {y}", "mul": f"{x} * {y}", "pow": f"pow({x}, {y})"}.get(
+                    kind, f"{kind}({x})"
+                )
                 return [f"s[{step.result}] = {value};"]
             case "check":
                 return [f"/* {step.blame} is taken as it was said to be */"]

@@ -32,9 +32,31 @@ from numpy.lib.stride_tricks import as_strided
 
 WIDTH = 24
 OPS = {
-    "gemm": 1, "symm": 2, "syrk": 3, "gemmt": 4, "trsm": 5, "trmm": 6, "potrf": 7, "getrf": 8, "getrs": 9,
-    "sytrf": 10, "sytrs": 11, "axpby": 12, "mirror": 13, "hadamard": 14, "dscale": 15, "fill": 16, "recip": 17,
-    "dot": 18, "logdet": 19, "scalar": 20, "potri": 21, "getri": 22, "trtri": 23, "tpqrt": 24, "tpmqrt": 25,
+    "gemm": 1,
+    "symm": 2,
+    "syrk": 3,
+    "gemmt": 4,
+    "trsm": 5,
+    "trmm": 6,
+    "potrf": 7,
+    "getrf": 8,
+    "getrs": 9,
+    "sytrf": 10,
+    "sytrs": 11,
+    "axpby": 12,
+    "mirror": 13,
+    "hadamard": 14,
+    "dscale": 15,
+    "fill": 16,
+    "recip": 17,
+    "dot": 18,
+    "logdet": 19,
+    "scalar": 20,
+    "potri": 21,
+    "getri": 22,
+    "trtri": 23,
+    "tpqrt": 24,
+    "tpmqrt": 25,
     "check": 26,
 }
 SCALAR_KINDS = ("add", "mul", "pow", "log", "exp", "sqrt")
@@ -292,8 +314,12 @@ def _scalar(s: _Line) -> None:
     with np.errstate(all="ignore"):
         value = (x + y, x * y) if s.f1 < 2 else (0.0, 0.0)
         functions: dict[int, Callable[[], Any]] = {
-            0: lambda: value[0], 1: lambda: value[1], 2: lambda: np.power(x, y), 3: lambda: np.log(x),
-            4: lambda: np.exp(x), 5: lambda: np.sqrt(x),
+            0: lambda: value[0],
+            1: lambda: value[1],
+            2: lambda: np.power(x, y),
+            3: lambda: np.log(x),
+            4: lambda: np.exp(x),
+            5: lambda: np.sqrt(x),
         }
         s.scalars[s.line[20]] = functions[s.f1]()
 
@@ -363,9 +389,7 @@ def _check(s: _Line) -> int:
     return int(np.argwhere(gap == gap.max()).min(axis=1).min()) + 1
 
 
-_TWINS: dict[int, Callable[[_Line], int | None]] = {
-    code: globals()[f"_{name}"] for name, code in OPS.items()
-}
+_TWINS: dict[int, Callable[[_Line], int | None]] = {code: globals()[f"_{name}"] for name, code in OPS.items()}
 
 try:
     from pxtools.kernels._blasplan import run_plan as run_plan_compiled

@@ -10,14 +10,25 @@ from hypothesis import strategies as st
 
 #: letter -> (rows, columns, words); n, m are drawn sizes
 KINDS = {
-    "A": ("n", "n", ""), "B": ("n", "n", ""), "X": ("n", "m", "full_rank"), "Y": ("n", "m", ""),
-    "S": ("n", "n", "positive_definite"), "P": ("m", "m", "positive_definite"), "M": ("n", "n", "symmetric"),
-    "D": ("n", "n", "diagonal"), "E": ("m", "m", "diagonal, positive_definite"), "L": ("n", "n", "lower_triangular"),
-    "U": ("n", "n", "upper_triangular"), "Q": ("n", "n", "orthogonal"), "v": ("n", "1", ""), "w": ("m", "1", ""),
+    "A": ("n", "n", ""),
+    "B": ("n", "n", ""),
+    "X": ("n", "m", "full_rank"),
+    "Y": ("n", "m", ""),
+    "S": ("n", "n", "positive_definite"),
+    "P": ("m", "m", "positive_definite"),
+    "M": ("n", "n", "symmetric"),
+    "D": ("n", "n", "diagonal"),
+    "E": ("m", "m", "diagonal, positive_definite"),
+    "L": ("n", "n", "lower_triangular"),
+    "U": ("n", "n", "upper_triangular"),
+    "Q": ("n", "n", "orthogonal"),
+    "v": ("n", "1", ""),
+    "w": ("m", "1", ""),
     "Z": ("m", "m", "positive_semidefinite"),
 }
 ASSUME = "; ".join(
-    f"{name}: {rows} x {cols}" + (f", {words}" if words else "") for name, (rows, cols, words) in KINDS.items()
+    f"{name}: {rows} x {cols}" + (f", {words}" if words else "")
+    for name, (rows, cols, words) in KINDS.items()
 )
 INVERTIBLE = {"S", "P", "A", "L", "U", "Q", "D", "E", "M"}
 
@@ -66,14 +77,18 @@ def _special(draw: Any, rows: str, cols: str, depth: int) -> str:
         middle = "P" if other == "m" else "S"
         noise = "S" if rows == "n" else draw(st.sampled_from(["P", "E", "2*Identity(m)"]))
         side = draw(formulas(rows, other, 0))
-        return draw(st.sampled_from([
-            f"{side}*{middle}*({side}).T",
-            f"({noise} + {side}*{middle}*({side}).T).I",
-            f"({noise} + {side}*({side}).T).I",
-            f"hadamard({noise}, {draw(formulas(rows, cols, depth - 1))})",
-            f"diag(diagonal({draw(formulas(rows, cols, depth - 1))}))",
-            f"({side}*{middle}.I*({side}).T + {noise})",
-        ]))
+        return draw(
+            st.sampled_from(
+                [
+                    f"{side}*{middle}*({side}).T",
+                    f"({noise} + {side}*{middle}*({side}).T).I",
+                    f"({noise} + {side}*({side}).T).I",
+                    f"hadamard({noise}, {draw(formulas(rows, cols, depth - 1))})",
+                    f"diag(diagonal({draw(formulas(rows, cols, depth - 1))}))",
+                    f"({side}*{middle}.I*({side}).T + {noise})",
+                ]
+            )
+        )
     left = {"n": "S", "m": "P", "1": None}[rows]
     inner = draw(formulas(rows, cols, depth - 1))
     return f"{left}.I*{inner}" if left else f"hadamard({inner}, {draw(formulas(rows, cols, depth - 1))})"
@@ -92,11 +107,21 @@ def make_inputs(n: int, m: int, seed: int) -> dict[str, Any]:
 
     low = dense(m, max(1, m - 1))
     values = {
-        "A": dense(n, n) + 3 * n * np.eye(n), "B": dense(n, n), "X": dense(n, m), "Y": dense(n, m),
-        "S": definite(n), "P": definite(m), "M": definite(n) - 5 * n * np.diag(np.arange(n) % 2),
-        "D": np.diag(rng.uniform(0.5, 2, n) * rng.choice([-1, 1], n)), "E": np.diag(rng.uniform(0.5, 2, m)),
-        "L": np.tril(dense(n, n)) + 3 * np.eye(n), "U": np.triu(dense(n, n)) + 3 * np.eye(n),
-        "Q": np.linalg.qr(dense(n, n))[0], "v": dense(n, 1), "w": dense(m, 1), "Z": low @ low.T,
+        "A": dense(n, n) + 3 * n * np.eye(n),
+        "B": dense(n, n),
+        "X": dense(n, m),
+        "Y": dense(n, m),
+        "S": definite(n),
+        "P": definite(m),
+        "M": definite(n) - 5 * n * np.diag(np.arange(n) % 2),
+        "D": np.diag(rng.uniform(0.5, 2, n) * rng.choice([-1, 1], n)),
+        "E": np.diag(rng.uniform(0.5, 2, m)),
+        "L": np.tril(dense(n, n)) + 3 * np.eye(n),
+        "U": np.triu(dense(n, n)) + 3 * np.eye(n),
+        "Q": np.linalg.qr(dense(n, n))[0],
+        "v": dense(n, 1),
+        "w": dense(m, 1),
+        "Z": low @ low.T,
     }
     ordered = {k: np.asarray(v, order=rng.choice(["C", "F"])) for k, v in values.items()}
     return {**ordered, "c": float(rng.uniform(0.5, 2))}
