@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +12,11 @@ import numpy as np
 from pxtools.errors import PxUsageError, nearest
 from pxtools.expr.blocks import read_blocks
 from pxtools.expr.dims import ONE, Dim, Sizes
-from pxtools.expr.failure import explain_failure
+from pxtools.expr.failure import check_orthogonal, explain_failure
 from pxtools.expr.lower import Lowering
 from pxtools.expr.parse import Problem
 from pxtools.expr.plan import Plan
+from pxtools.expr.result import result_type
 from pxtools.expr.search import Layout, Search
 from pxtools.expr.threads import blas_threads
 
@@ -80,7 +80,7 @@ class CompiledFormula:
         self._ready: dict[Any, _Ready] = {}
         self._lock = threading.Lock()
         self._last: _Ready | None = None
-        self.result_type = namedtuple(f"{self.name}_result", list(self.problem.outputs))  # type: ignore[misc]
+        self.result_type = result_type(self.name, tuple(self.problem.outputs))
 
     def __getstate__(self) -> dict[str, Any]:
         hidden = ("_ready", "_lock", "_last", "result_type")
@@ -316,6 +316,8 @@ class _InputReader:
             self.one_dim.append(name)
             array = array.reshape(-1, 1)
         self._learn(name, shape, (array.shape[0], array.shape[1]))
+        if self.assume and self.problem.assumptions.has(name, "orthogonal"):
+            check_orthogonal(name, array)
         if array.flags.f_contiguous:
             return np.asarray(array, dtype=dtype, order="F")
         self.c_order.add(name)

@@ -71,3 +71,12 @@ def failing_minor(matrix: Any) -> int:
         return 0
     _, info = lapack.get_lapack_funcs("potrf", (matrix,))(matrix, lower=1, clean=0)
     return int(info)
+
+
+def check_orthogonal(name: str, matrix: Any) -> None:
+    """Refuse a matrix that is not orthogonal, by what it does to one fixed vector and back (n² work, not n³)."""
+    probe = np.random.default_rng(2013).standard_normal(matrix.shape[1])
+    gap = np.linalg.norm(matrix.T @ (matrix @ probe) - probe)
+    tolerance = 1e-4 if matrix.dtype == np.float32 else 1e-8
+    if matrix.shape[0] != matrix.shape[1] or gap > tolerance * np.linalg.norm(probe):
+        raise NotPositiveDefinite(f"`{name}` is said to be orthogonal, and {name}.T*{name} is not the identity.\n{REMEDY}")

@@ -16,7 +16,7 @@ CONSTANTS = {"pi": math.pi}
 DIM_NAMES = ["n", "k", "m", "p", "q", "r", "s", "t", "u", "v", "w"]
 
 
-@dataclass
+@dataclass(repr=False)
 class Problem:
     """Formulas with their inputs, shapes and assumptions; what the planner starts from."""
 
@@ -26,6 +26,10 @@ class Problem:
     sizes: Sizes
     source: str = ""
     assigned: dict[str, Node] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        takes = ", ".join(f"{name}: {self.shape_text(name)}" for name in self.inputs)
+        return f"Problem({takes} -> {', '.join(self.outputs)})"
 
     def shape_text(self, name: str) -> str:
         shape = self.inputs.get(name, None) if name in self.inputs else self.outputs[name].shape

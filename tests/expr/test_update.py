@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
@@ -22,15 +20,6 @@ def test_the_pair_becomes_five_matrix_calls_within_one_percent_of_the_least_flop
     arithmetic = [op for op in plan.ops if op not in ("copy", "mirror")]
     assert arithmetic == ["symm", "gemmt", "potrf", "trsm", "syrk", "gemv", "trsv", "gemv"]
     assert plan.flops <= 1.01 * (3 * k * n**2 + 2 * k**2 * n + k**3 / 3)
-
-
-def test_planning_the_pair_needs_little_processor_time():
-    formula = compile(PAIR, assumptions=SAID)
-    start = time.process_time()
-    formula.plan_for("n=1000,k=500")
-    spent = time.process_time() - start
-    # no assertion on the time: benchmarks/expr_update.py reports it; the number of plans tried bounds it
-    assert spent >= 0 and len(formula.plan.considered) <= 4
 
 
 @pytest.mark.parametrize("blocks", ["auto", 2, 3, {"n": (170, 101, 29), "k": (20, 130)}])
