@@ -409,27 +409,29 @@ cdef double scalar(int kind, double x, double y) noexcept nogil:
 
 
 cdef int check(Step* s, double tolerance, real* a) noexcept nogil:
-    """Return 0, or 1 + the column of the entry that breaks symmetry (f1 = 0) or the zeros of a triangle."""
-    cdef Py_ssize_t i, j, i0, j0, worst = -1
-    cdef double largest = 0, gap, most = 0
-    cdef Py_ssize_t ld = s.lda
-    for j0 in range(0, s.n, 32):
-        for i0 in range(j0, s.n, 32):
-            for j in range(j0, min(j0 + 32, s.n)):
-                for i in range(max(i0, j), min(i0 + 32, s.n)):
-                    largest = max(largest, fabs(a[i + j * ld]))
-                    if s.f1 == 0:
-                        gap = fabs(a[i + j * ld] - a[j + i * ld])
-                    elif i == j:
-                        gap = 0
-                    elif s.f1 == 1:
-                        gap = fabs(a[j + i * ld])
-                    else:
-                        gap = fabs(a[i + j * ld])
-                    if gap > most:
-                        most = gap
-                        worst = j
-    return worst + 1 if worst >= 0 and most > tolerance * (largest if s.f1 == 0 else 0) else 0
+    """Return 0, or 1 when entries break symmetry (f1 = 0), or the zeros above (1) or below (2) the diagonal."""
+    cdef Py_ssize_t i, j, i0, j0, i1, first, n = s.n, ld = s.lda
+    cdef real largest = 0, most = 0, gap, size
+    cdef real* column
+    if s.f1:
+        for j in range(n):
+            for i in range(j if s.f1 == 1 else n - j - 1):
+                gap = fabs(a[i + j * ld] if s.f1 == 1 else a[n - 1 - i + j * ld])
+                most = gap if gap > most else most
+        return most > 0
+    for j0 in range(0, n, 32):
+        for i0 in range(j0, n, 32):
+            i1 = min(i0 + 32, n)
+            for j in range(j0, min(j0 + 32, n)):
+                column = a + j * ld
+                first = max(i0, j)
+                for i in range(first, i1):
+                    gap = fabs(column[i] - a[j + i * ld])
+                    most = gap if gap > most else most
+                for i in range(first, i1):
+                    size = fabs(column[i])
+                    largest = size if size > largest else largest
+    return most > tolerance * largest
 
 
 # -- the loop ------------------------------------------------------------------------------------------------------

@@ -384,9 +384,7 @@ def _check(s: _Line) -> int:
     a = s.view("A", s.n, s.n)
     gap = np.abs(a - a.T) if s.f1 == 0 else np.abs(np.triu(a, 1) if s.f1 == 1 else np.tril(a, -1))
     limit = s.alpha * np.abs(np.tril(a)).max(initial=0.0) if s.f1 == 0 else 0.0
-    if s.n == 0 or not gap.max() > limit:
-        return 0
-    return int(np.argwhere(gap == gap.max()).min(axis=1).min()) + 1
+    return int(s.n > 0 and bool(gap.max() > limit))
 
 
 _TWINS: dict[int, Callable[[_Line], int | None]] = {code: globals()[f"_{name}"] for name, code in OPS.items()}
