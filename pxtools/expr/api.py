@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pxtools.errors import PxUsageError
 from pxtools.expr.assume import read_assumptions
 from pxtools.expr.compiled import CompiledFormula
 from pxtools.expr.parse import Problem, fix_sizes, parse_cell
@@ -72,6 +73,8 @@ def compile(
     Barthels, Psarras, Bientinesi (2021), Linnea: automatic generation of efficient linear algebra programs, ACM TOMS.
     """
     assume = assumptions is not False
+    if inputs is not None and isinstance(outputs, (str, Problem)):
+        raise PxUsageError("`inputs` is for SymPy expressions; a cell names its own. Did you mean `assumptions=`?")
     if isinstance(outputs, Problem):
         problem = outputs
         if assumptions not in (None, False):

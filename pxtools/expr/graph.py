@@ -36,7 +36,7 @@ class GraphNode:
         return max(64.0, CHAR * max(len(self.title), len(self.detail)) + 18)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PlanGraph:
     """The graph of a plan; notebooks show it as SVG."""
 
@@ -46,6 +46,9 @@ class PlanGraph:
     def of(plan: Plan) -> PlanGraph:
         nodes = _arranged(_nodes(plan))
         return PlanGraph(tuple(nodes))
+
+    def __repr__(self) -> str:
+        return f"PlanGraph({len(self.nodes)} nodes; .save(path) writes the SVG)"
 
     def _repr_svg_(self) -> str:
         return _svg(list(self.nodes))

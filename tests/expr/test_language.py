@@ -160,5 +160,7 @@ def test_an_unknown_form_or_number_of_blocks_is_a_usage_error():
         compile("x = A*A", blocks={"n": (1, 2)})(A=np.eye(4))
     with pytest.raises(PxUsageError, match="no form `sqrt`"):
         compile("x = A*A", form="sqrt")(A=np.eye(2))
+    with pytest.raises(PxUsageError, match="Did you mean `assumptions=`"):
+        compile("x = A", "A: spd")
     with pytest.raises(PxUsageError, match="float64 or float32"):
         compile("x = A", dtype=int)
