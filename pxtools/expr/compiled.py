@@ -170,7 +170,7 @@ class CompiledFormula:
 
         found, given = self.problem.sizes.copy(), read_sizes(sizes)
         for name in self.problem.dim_names():
-            is_column = name.startswith("c") and name[1:].isdigit() or name == "c"
+            is_column = (name.startswith("c") and name[1:].isdigit()) or name == "c"
             if name not in given and not is_column:
                 raise PxUsageError(f"The size {name} is not known. Give it: `--sizes {name}=1000`.")
             found.learn(Dim.var(name), Dim.of(given.get(name, 1)))

@@ -132,7 +132,8 @@ class _Factoring(Rewriting):
             part = node.args[index]
             rest = part.args[1:] if side == 0 else part.args[:-1]
             rests.append((node.data[index], graph.mul(*rest)))
-        assert rests[0][1].shape and node.shape
+        assert rests[0][1].shape
+        assert node.shape
         inner = graph.add(rests, rests[0][1].shape)
         if inner.op == "add" and len(inner.args) > 1:
             inner = self._factored(inner)

@@ -126,7 +126,7 @@ class Facts:
         return self._rank(node, "col_rank", "row_rank")
 
     def _rank(self, node: Expr, fact: str, other: str) -> bool:
-        if node.rows > node.cols and fact == "row_rank" or node.cols > node.rows and fact == "col_rank":
+        if (node.rows > node.cols and fact == "row_rank") or (node.cols > node.rows and fact == "col_rank"):
             return False
         said = self.graph.assumed.get(node, ())
         if node.is_square and ({"pd", "orthogonal", other} & set(said)):
@@ -177,7 +177,7 @@ class Facts:
         """B*M*B.T is semidefinite with M, and definite when B has full row rank."""
         factors, graph = node.args, self.graph
         half = len(factors) // 2
-        if graph.T(node) is not node or node.shape == (1, 1) and not self._is_palindrome(factors):
+        if graph.T(node) is not node or (node.shape == (1, 1) and not self._is_palindrome(factors)):
             return self.all_hold(factors, "diagonal") and self.all_hold(factors, fact)
         if not self._is_palindrome(factors):
             return False

@@ -149,9 +149,9 @@ class Graph:
         if (left.op == "inv" and left.args[0] is right) or (right.op == "inv" and right.args[0] is left):
             return True
         return (
-            left.is_square
+            (left.is_square
             and "orthogonal" in self.assumed.get(left, ())
-            and self.T(left) is right
+            and self.T(left) is right)
             or (right.is_square and "orthogonal" in self.assumed.get(right, ()) and self.T(right) is left)
         )
 

@@ -58,7 +58,7 @@ def call_function(
             return _count(name, 2, span)
         rows, cols = dims or (None, None)
         return build.zero(rows, cols, span)
-    if name == "BlockMatrix" or name == "block":
+    if name in {"BlockMatrix", "block"}:
         return reader.visit(items[0]) if len(items) == 1 else _count(name, 1, span)
     nodes = [reader.visit(item) for item in items]
     if name in ("BlockDiagMatrix", "block_diag"):

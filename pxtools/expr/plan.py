@@ -163,7 +163,8 @@ def _merge_at(steps: list[Step], index: int, buffers: list[Buffer]) -> list[Step
     if step.op != "axpby" or step.beta != 0 or step.alpha != 1 or step.flags[0]:
         return None
     source, copy = step.A, step.C
-    assert source is not None and copy is not None
+    assert source is not None
+    assert copy is not None
     if source.buf == copy.buf or buffers[source.buf].kind != "temp" or not _is_whole(source, copy, buffers):
         return None
     later, earlier = steps[index + 1 :], steps[:index]

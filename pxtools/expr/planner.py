@@ -258,7 +258,7 @@ class Planner:
         centre = node.args[len(node.args) // 2]
         holds = self.facts.holds
         simple = (
-            holds(centre, "diagonal") or centre.op == "inv" or self.is_there(centre) and centre.op != "sym"
+            holds(centre, "diagonal") or centre.op == "inv" or (self.is_there(centre) and centre.op != "sym")
         )
         return centre if holds(centre, "pd") and not simple else None
 

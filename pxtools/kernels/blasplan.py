@@ -112,7 +112,7 @@ class _Line:
         return self.view(which, cols, rows).T if trans else self.view(which, rows, cols)
 
     def write(self, target: Array, value: Array, half: bool = False) -> None:
-        """target = alpha value + beta target, where beta = 0 overwrites even NaN."""
+        """Target = alpha value + beta target, where beta = 0 overwrites even NaN."""
         result = self.alpha * value if self.beta == 0 else self.alpha * value + self.beta * target
         if half:
             rows, cols = np.tril_indices(target.shape[0], m=target.shape[1])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from expr_reference import PAIR, relative_error, update_inputs
 
 from pxtools.expr import NotPositiveDefinite, compile
-from tests.expr.reference import relative_error, update_inputs
-from tests.expr.test_parse import PAIR
 
 SAID = "mu, data: vector; Sigma, R: positive_definite"
 
@@ -17,7 +16,8 @@ def test_the_posts_own_inputs_are_refused_with_the_asymmetry():
         compile(PAIR, assumptions=SAID)(**update_inputs("post", 50, 25))
     message = str(caught.value)
     assert message.startswith("`Sigma` is said to be symmetric, and it is not: entry (")
-    assert "--no-assume" in message and len(message.splitlines()) <= 4
+    assert "--no-assume" in message
+    assert len(message.splitlines()) <= 4
 
 
 def test_the_posts_own_inputs_get_a_general_plan_without_assumptions():
@@ -27,7 +27,8 @@ def test_the_posts_own_inputs_get_a_general_plan_without_assumptions():
     S, H = inputs["Sigma"], inputs["H"]
     wanted = S - S @ H.T @ np.linalg.solve(H @ S @ H.T + inputs["R"], H @ S)
     assert relative_error(result.new_Sigma, wanted) < 1e-8
-    assert "getrf" in formula.plan.ops and "potrf" not in formula.plan.ops
+    assert "getrf" in formula.plan.ops
+    assert "potrf" not in formula.plan.ops
 
 
 @pytest.mark.parametrize("blocks", ["auto", 3])
@@ -90,7 +91,8 @@ def test_nan_in_gives_nan_or_an_error_and_never_a_number():
     inputs = update_inputs("well", 8, 4)
     inputs["data"] = np.full(4, np.nan)
     result = compile(PAIR, assumptions=SAID)(**inputs)
-    assert np.isnan(result.new_mu).all() and np.isfinite(result.new_Sigma).all()
+    assert np.isnan(result.new_mu).all()
+    assert np.isfinite(result.new_Sigma).all()
     inputs = update_inputs("well", 8, 4)
     inputs["R"][1, 1] = np.nan
     try:

@@ -66,7 +66,7 @@ FUNCTIONS = {
     "logdet": lambda a: float(np.linalg.slogdet(a)[1]),
     "Identity": lambda n: np.eye(int(n)),
     "eye": lambda n: np.eye(int(n)),
-    "solve": lambda a, b: np.linalg.solve(a, b),
+    "solve": np.linalg.solve,
     "exp": np.exp,
     "log": np.log,
     "sqrt": np.sqrt,

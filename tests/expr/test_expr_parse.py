@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import sympy as sp
+from expr_reference import PAIR
 
 from pxtools.errors import PxUsageError
 from pxtools.expr import FormulaError, compile, parse_cell
 from pxtools.expr.assume import read_assumptions
-
-PAIR = """new_mu    = mu + Sigma*H.T*(H*Sigma*H.T + R).I*(data - H*mu)
-new_Sigma = Sigma - Sigma*H.T*(H*Sigma*H.T + R).I*H*Sigma"""
 
 
 def test_the_posts_pair_is_read_with_textbook_sizes():
@@ -86,7 +84,9 @@ def test_a_name_read_before_it_is_assigned_is_an_input_and_an_output():
 )
 def test_assumptions_have_several_spellings(text):
     found = read_assumptions(text)
-    assert found.has("R", "pd") and found.has("Sigma", "symmetric") and found.has("H", "full_rank")
+    assert found.has("R", "pd")
+    assert found.has("Sigma", "symmetric")
+    assert found.has("H", "full_rank")
 
 
 def test_an_unknown_assumption_names_the_nearest():

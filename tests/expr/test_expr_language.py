@@ -9,13 +9,12 @@ import threading
 
 import numpy as np
 import pytest
+from expr_oracle import evaluate
+from expr_reference import PAIR, update_inputs
 
 from pxtools.errors import PxUsageError
 from pxtools.expr import compile
 from pxtools.expr.threads import blas_threads
-from tests.expr.oracle import evaluate
-from tests.expr.reference import update_inputs
-from tests.expr.test_parse import PAIR
 
 RNG = np.random.default_rng(3)
 VALUES = {
@@ -53,7 +52,9 @@ def _used(name: str, text: str) -> bool:
 
 def test_scalars_come_back_as_floats_and_vectors_as_vectors():
     result = compile("s = v.T*v + 0*trace(v*v.T)\nt = trace(v*v.T)\nu = 2*v")(v=[3.0, 4.0])
-    assert isinstance(result.t, float) and result.t == 25.0 and result.s == 25.0
+    assert isinstance(result.t, float)
+    assert result.t == 25.0
+    assert result.s == 25.0
     assert result.u.shape == (2,)
     assert result._fields == ("s", "t", "u")
 
@@ -70,7 +71,8 @@ def test_no_observations_leave_the_state_alone():
     formula = compile(PAIR, assumptions="mu, data: vector; Sigma, R: spd")
     cov = np.diag([1.0, 2.0, 3.0])
     result = formula(mu=np.arange(3.0), Sigma=cov, H=np.zeros((0, 3)), R=np.zeros((0, 0)), data=np.zeros(0))
-    assert np.array_equal(result.new_mu, np.arange(3.0)) and np.array_equal(result.new_Sigma, cov)
+    assert np.array_equal(result.new_mu, np.arange(3.0))
+    assert np.array_equal(result.new_Sigma, cov)
 
 
 def test_a_determinant_does_not_overflow_on_the_way():
@@ -86,13 +88,15 @@ def test_a_formula_pickles_as_its_plan_and_gives_the_same_bits():
     copy = pickle.loads(pickle.dumps(formula))
     assert copy._ready.keys() == formula._ready.keys()
     after = copy(**inputs)
-    assert np.array_equal(before.new_Sigma, after.new_Sigma) and type(after).__name__ == "update_result"
+    assert np.array_equal(before.new_Sigma, after.new_Sigma)
+    assert type(after).__name__ == "update_result"
 
 
 def test_results_pickle():
     result = compile("x = 2*A")(A=np.eye(2))
     back = pickle.loads(pickle.dumps(result))
-    assert type(back)._fields == ("x",) and np.array_equal(back.x, result.x)
+    assert type(back)._fields == ("x",)
+    assert np.array_equal(back.x, result.x)
 
 
 def test_results_are_new_memory_each_time():
@@ -101,7 +105,9 @@ def test_results_are_new_memory_each_time():
     first, second = formula(A=a), formula(A=a)
     first.x[:] = 7
     first.y[:] = 7
-    assert second.x[0, 0] == 1 and second.y[0, 0] == 1 and a[0, 0] == 1
+    assert second.x[0, 0] == 1
+    assert second.y[0, 0] == 1
+    assert a[0, 0] == 1
 
 
 def test_two_threads_may_use_one_formula():
@@ -137,10 +143,12 @@ def test_inside_an_engine_one_thread_is_used(monkeypatch):
 
     from pxtools.expr.threads import wanted_threads
 
-    assert wanted_threads(None) is None and wanted_threads(3) == 3
+    assert wanted_threads(None) is None
+    assert wanted_threads(3) == 3
     engine = types.SimpleNamespace(IPEngine=types.SimpleNamespace(initialized=lambda: True))
     monkeypatch.setitem(sys.modules, "ipyparallel.engine.app", engine)
-    assert wanted_threads(None) == 1 and wanted_threads(2) == 2
+    assert wanted_threads(None) == 1
+    assert wanted_threads(2) == 2
 
 
 def test_cells_need_no_sympy_and_the_library_no_ipython():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from expr_oracle import evaluate
+from expr_reference import relative_error
+from published_formulas import PROBLEMS, make_inputs
 
 from pxtools.expr import compile
-from tests.expr.oracle import evaluate
-from tests.expr.published import PROBLEMS, make_inputs
-from tests.expr.reference import relative_error
 
 
 def plan_of(problem):
@@ -43,7 +43,7 @@ def test_results_agree_with_numpy(problem):
     inputs = make_inputs(problem, shapes)
     n = small["n"]
     cell = problem.source.replace("Identity(n)", f"Identity({n})").replace("Identity(q)", f"Identity({small.get('q')})")
-    wanted = evaluate(cell, {k: v for k, v in inputs.items()})
+    wanted = evaluate(cell, dict(inputs.items()))
     found = formula(**inputs)
     for name, truth in wanted.items():
         value = np.asarray(getattr(found, name))

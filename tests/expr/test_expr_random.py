@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 
 import numpy as np
+from expr_oracle import evaluate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_formulas import ASSUME, formulas, make_inputs
 
 from pxtools.expr import compile, parse_cell
 from pxtools.kernels import blasplan
-from tests.expr.oracle import evaluate
-from tests.expr.random_formulas import ASSUME, formulas, make_inputs
 
 SHAPES = st.sampled_from([("n", "n"), ("m", "m"), ("n", "m"), ("n", "1"), ("1", "1")])
 

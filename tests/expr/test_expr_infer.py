@@ -6,15 +6,15 @@ import ast
 
 import numpy as np
 import pytest
+from expr_oracle import evaluate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_formulas import ASSUME, formulas, make_inputs
 
 from pxtools.expr import parse_cell
 from pxtools.expr.infer import Facts
 from pxtools.expr.lower import Lowering
 from pxtools.expr.parse import fix_sizes
-from tests.expr.oracle import evaluate
-from tests.expr.random_formulas import ASSUME, formulas, make_inputs
 
 
 def facts_of(text: str, assume: str, sizes: str):

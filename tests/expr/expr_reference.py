@@ -6,6 +6,10 @@ from typing import Any
 
 import numpy as np
 
+PAIR = """new_mu    = mu + Sigma*H.T*(H*Sigma*H.T + R).I*(data - H*mu)
+new_Sigma = Sigma - Sigma*H.T*(H*Sigma*H.T + R).I*H*Sigma"""
+SAID = "mu, data: vector; Sigma, R: positive_definite"
+
 
 def cholesky_long(matrix: Any) -> Any:
     """Return the lower Cholesky factor in long double, column by column."""
