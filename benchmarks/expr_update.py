@@ -46,7 +46,9 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     is_one = args.threads[0] == "1"
     clock = time.process_time if is_one else time.perf_counter
-    print(f"== {'one thread, CPU' if is_one else args.threads[0] + ' threads, wall'} time; load {os.getloadavg()[0]:.1f}")
+    print(
+        f"== {'one thread, CPU' if is_one else args.threads[0] + ' threads, wall'} time; load {os.getloadavg()[0]:.1f}"
+    )
     for size in args.sizes:
         n, k = map(int, size.split(","))
         rounds = args.rounds if n <= 1000 else max(2, args.rounds // 2)
@@ -167,8 +169,10 @@ def blocked_update(inputs):
     shapes = {"mu": (n, 1), "Sigma": (n, n), "H": (k, n), "R": (k, k), "data": (k, 1)}
     symbols = {name: sp.MatrixSymbol(name, *shape) for name, shape in shapes.items()}
     mu, Sigma, H, R, data = symbols.values()
-    pair = [mu + Sigma * H.T * (R + H * Sigma * H.T).I * (data - H * mu),
-            Sigma - Sigma * H.T * (R + H * Sigma * H.T).I * H * Sigma]
+    pair = [
+        mu + Sigma * H.T * (R + H * Sigma * H.T).I * (data - H * mu),
+        Sigma - Sigma * H.T * (R + H * Sigma * H.T).I * H * Sigma,
+    ]
     cuts = {n: (n // 2, n - n // 2), k: (k // 2, k - k // 2), 1: (1,)}
     blocks = {x: sp.blockcut(x, cuts[x.shape[0]], cuts[x.shape[1]]) for x in symbols.values()}
     start = time.process_time()

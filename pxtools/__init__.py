@@ -1,5 +1,53 @@
-"""Engines as an extension of the notebook."""
+"""Engines as an extension of the notebook: ``%load_ext pxtools``.
+
+Importing the package is light and starts nothing; the functions below are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
 
 from pxtools._version import __version__
 
-__all__ = ["__version__"]
+_API = (
+    "clear",
+    "client",
+    "cluster",
+    "collect",
+    "connect",
+    "current_session",
+    "imports",
+    "map",
+    "parallel",
+    "push",
+    "run",
+    "sample",
+)
+
+__all__ = ["__version__", *_API]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _API:
+        raise AttributeError(f"module 'pxtools' has no attribute {name!r}")
+    from pxtools import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_API])
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Register the magics; called by ``%load_ext pxtools``."""
+    from pxtools import magics
+
+    magics.load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take everything back; a cluster that pxtools started is stopped."""
+    from pxtools import magics
+
+    magics.unload(shell)

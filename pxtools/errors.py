@@ -42,6 +42,12 @@ class PxUsageError(PxError, ValueError):
     """What was typed cannot be carried out; nothing was changed."""
 
 
+class CellSyntaxError(PxUsageError):
+    """A cell that is no Python. No `SyntaxError`: IPython would show that with frames of its own and of pxtools."""
+
+    shown_name = "SyntaxError"
+
+
 class PxNameError(PxError, NameError):
     """A name that is neither in the notebook nor on the engines."""
 
@@ -68,6 +74,12 @@ class PxRemoteError(PxError, RuntimeError):
 
 class PxTimeout(PxError, TimeoutError):
     """The work did not end in the time given."""
+
+
+class PxInterrupted(ShortTraceback, KeyboardInterrupt):
+    """Ctrl-C, after the engines were interrupted too: ends "run all" as any KeyboardInterrupt does."""
+
+    shown_name = "KeyboardInterrupt"
 
 
 class StaleValue(PxError, LookupError):

@@ -86,9 +86,7 @@ def compile(
         from pxtools.expr.from_sympy import problem_from_sympy
 
         problem = problem_from_sympy(outputs, inputs, assumptions or None, sizes)
-    return CompiledFormula(
-        problem, name=name, form=form, dtype=dtype, blocks=blocks, assume=assume, threads=threads
-    )
+    return CompiledFormula(problem, name=name, form=form, dtype=dtype, blocks=blocks, assume=assume, threads=threads)
 
 
 def _with_more(problem: Problem, assumptions: Any) -> Problem:

@@ -1,9 +1,9 @@
 """Plans in blocks: every large operation cut into operations on tiles.
 
-The post cut expressions before it compiled them, and so had to invert blocks; the error of that grows with the square of
-the condition number (its 1e-3). Here the plan is cut instead: a Cholesky factorization in blocks never forms an inverse
-and is as accurate as one in a piece. In one process the kernels' own recursion is faster, so `auto` cuts nothing; tiles
-are for matrices that are spread over several memories.
+The post cut expressions before it compiled them, and so had to invert blocks; the error of that grows with the
+square of the condition number (its 1e-3). Here the plan is cut instead: a Cholesky factorization in blocks never forms
+an inverse and is as accurate as one in a piece. In one process the kernels' own recursion is faster, so `auto` cuts
+nothing; tiles are for matrices that are spread over several memories.
 
 References
 ----------
@@ -44,9 +44,7 @@ def read_blocks(blocks: Any, sizes: Mapping[str, int]) -> Callable[[int], Cuts] 
     try:
         count = int(blocks)
     except (TypeError, ValueError):
-        raise PxUsageError(
-            f"`{blocks}` is no number of blocks. Write `--blocks auto` or `--blocks 2`."
-        ) from None
+        raise PxUsageError(f"`{blocks}` is no number of blocks. Write `--blocks auto` or `--blocks 2`.") from None
     if count < 1:
         raise PxUsageError(f"`{blocks}` is no number of blocks. Write `--blocks auto` or `--blocks 2`.")
     return lambda size: _even(size, count)
@@ -99,9 +97,7 @@ class _Tiler:
             for j, n in self.cuts(step.n):
                 for nth, (p, k) in enumerate(self.cuts(step.k)):
                     beta = step.beta if nth == 0 else 1
-                    self.emit.gemm(
-                        a.part(i, p, m, k), b.part(p, j, k, n), c.part(i, j, m, n), step.alpha, beta
-                    )
+                    self.emit.gemm(a.part(i, p, m, k), b.part(p, j, k, n), c.part(i, j, m, n), step.alpha, beta)
 
     def symm(self, step: Step) -> None:
         right = bool(step.flags[0])

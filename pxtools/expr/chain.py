@@ -65,7 +65,7 @@ def order_chain(
     for length in range(1, count):
         for i in range(count - length):
             j = i + length
-            options = ((_cost(graph, plan, nodes, factors, kinds, i, s, j), -s) for s in range(i, j))
+            options = ((_cost(graph, plan, nodes, factors, kinds, i=i, split=s, j=j), -s) for s in range(i, j))
             best, split = min(options)
             plan.splits[i, j] = -split
             free = is_there(nodes[i, j]) and length < count - 1
@@ -101,6 +101,7 @@ def _cost(
     nodes: dict[tuple[int, int], Expr],
     factors: Sequence[Expr],
     kinds: Sequence[str],
+    *,
     i: int,
     split: int,
     j: int,

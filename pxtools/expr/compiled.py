@@ -176,9 +176,7 @@ class CompiledFormula:
             found.learn(Dim.var(name), Dim.of(given.get(name, 1)))
         for name in given:
             if name not in self.problem.dim_names():
-                raise PxUsageError(
-                    f"There is no size `{name}` here (sizes: {', '.join(self.problem.dim_names())})."
-                )
+                raise PxUsageError(f"There is no size `{name}` here (sizes: {', '.join(self.problem.dim_names())}).")
         names = [n for n, shape in self.problem.inputs.items() if shape is not None]
         diagonal = [n for n in names if self.assume and self.problem.assumptions.has(n, "diagonal")]
         lying = [n for n in names if c_order and n not in diagonal]
@@ -217,8 +215,7 @@ class CompiledFormula:
         shapes = self.problem.shape_text
         takes = ", ".join(f"{name}: {shapes(name)}" for name in self.inputs)
         gives = ", ".join(
-            f"{n}: {'scalar' if self.problem.outputs[n].shape is None else self._out_shape(n)}"
-            for n in self.outputs
+            f"{n}: {'scalar' if self.problem.outputs[n].shape is None else self._out_shape(n)}" for n in self.outputs
         )
         return f"{self.name}({takes}) -> ({gives})"
 
@@ -246,9 +243,7 @@ class CompiledFormula:
         ready.spare.append((work, pivots))
         if row >= 0:
             raise explain_failure(self, plan.steps[row], info, arrays)
-        return self.result_type(
-            *(self._output(plan, i, buffers, scalars, flat) for i in range(len(plan.outputs)))
-        )
+        return self.result_type(*(self._output(plan, i, buffers, scalars, flat) for i in range(len(plan.outputs))))
 
     def _output(self, plan: Plan, index: int, buffers: list[Array], scalars: Array, flat: set[str]) -> Any:
         spec = plan.outputs[index]
@@ -306,9 +301,7 @@ class _InputReader:
         shape = self.problem.inputs[name]
         if shape is None:
             if array.size != 1:
-                raise PxUsageError(
-                    f"`{name}` is a number in the formulas, and it came with shape {array.shape}."
-                )
+                raise PxUsageError(f"`{name}` is a number in the formulas, and it came with shape {array.shape}.")
             return float(array.reshape(()))
         if self.assume and self.problem.assumptions.has(name, "diagonal"):
             return self._diagonal(name, array, shape, dtype)

@@ -38,9 +38,7 @@ def plan_conditioning(planner: Planner, node: Expr) -> None:
     """Plan a `post` or `gain` expression together with all others of the same conditioning."""
     key, how = node.args[:3], node.data
     prior, load, noise = key
-    related = [
-        e for e in walk(planner.roots) if e.op in ("post", "gain") and e.args[:3] == key and e.data == how
-    ]
+    related = [e for e in walk(planner.roots) if e.op in ("post", "gain") and e.args[:3] == key and e.data == how]
     free = [e for e in related if e is node or not _leans_on(e, related)]
     ask = _Ask(prior, load, noise, [e for e in free if e.op == "post"], [e for e in free if e.op == "gain"])
     for gain in ask.gains:
@@ -122,9 +120,7 @@ def _block_root(planner: Planner, block: _NoiseBlock, cross: Mat, rows: Mat) -> 
     else:
         emit.axpby(planner.value(block.matrix, half_ok=True).stored, root, half=True)
     emit.gemmt(cross, rows.T, root, beta=1)
-    emit.potrf(
-        root, blame=f"the innovation covariance of observations {block.start} to {block.start + block.size}"
-    )
+    emit.potrf(root, blame=f"the innovation covariance of observations {block.start} to {block.start + block.size}")
     return root
 
 
@@ -166,9 +162,7 @@ def _array_qr(planner: Planner, top: Mat, below: Mat, cross: Mat, state_root: Ma
     block = min(32, k)
     room = emit.buffer(block * k + block * max(n, k), 1)
     scratch = (room.buf, 0, block * k)
-    emit.put(
-        "tpqrt", m=n, n=k, flags=(block, 0, 0, 0), A=top, B=below, scratch=scratch, flops=2.0 * n * k * k
-    )
+    emit.put("tpqrt", m=n, n=k, flags=(block, 0, 0, 0), A=top, B=below, scratch=scratch, flops=2.0 * n * k * k)
     emit.put(
         "tpmqrt",
         m=n,

@@ -404,9 +404,7 @@ class Emitter:
 
     def check(self, a: Mat, kind: int, tolerance: float, blame: str) -> None:
         """Refuse a matrix that is not symmetric (0), not lower (1), not upper (2), as stored."""
-        self.put(
-            "check", n=a.rows, flags=(kind, 0, 0, 0), A=a.stored, alpha=self.constant(tolerance), blame=blame
-        )
+        self.put("check", n=a.rows, flags=(kind, 0, 0, 0), A=a.stored, alpha=self.constant(tolerance), blame=blame)
 
     @property
     def flops(self) -> float:

@@ -35,8 +35,7 @@ def diagonal_column(planner: Planner, node: Expr) -> Mat:
                 emit.axpby(planner.vector(part), out, alpha=planner.coefficient(coef), beta=int(index > 0))
     elif node.op in ("mul", "had"):
         columns = [
-            planner.vector(p) if planner.facts.holds(p, "diagonal") else diagonal_of(planner, p)
-            for p in node.args
+            planner.vector(p) if planner.facts.holds(p, "diagonal") else diagonal_of(planner, p) for p in node.args
         ]
         emit.hadamard(columns[0], columns[1], out)
         for column in columns[2:]:

@@ -109,7 +109,7 @@ def _free(name: str, plan: Plan) -> str:
     return f"{name}_new" if any(spec.name == name for spec in plan.inputs) else name
 
 
-def step_text(plan: Plan, labels: Labels, step: Step) -> str:
+def step_text(plan: Plan, labels: Labels, step: Step) -> str:  # noqa: C901  one branch for each operation
     """Return one line of mathematics for a step."""
     f1, f2, f3, _ = step.flags
 
@@ -183,9 +183,7 @@ def _number(plan: Plan, position: int) -> str:
 def explain(plan: Plan, name: str = "formula") -> str:
     """Return the plan as a table of steps with flops and predicted times."""
     labels = Labels.of(plan)
-    shapes = ", ".join(
-        f"{s.name} {'scalar' if s.shape is None else '×'.join(map(str, s.shape))}" for s in plan.inputs
-    )
+    shapes = ", ".join(f"{s.name} {'scalar' if s.shape is None else '×'.join(map(str, s.shape))}" for s in plan.inputs)
     rows = []
     for number, step in enumerate(plan.steps, 1):
         rows.append(
@@ -201,10 +199,7 @@ def explain(plan: Plan, name: str = "formula") -> str:
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(5)]
     lines = [f"{name}: {shapes}"]
     for row in (head, *rows):
-        cells = [
-            c.rjust(w) if i in (0, 3, 4) else c.ljust(w)
-            for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
+        cells = [c.rjust(w) if i in (0, 3, 4) else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
     total = sum(map(predicted_s, plan.steps))
     lines.append(
@@ -213,7 +208,5 @@ def explain(plan: Plan, name: str = "formula") -> str:
     )
     others = {form: flops for form, flops in plan.considered if form != plan.form}
     if others:
-        lines.append(
-            "not taken: " + ", ".join(f"{form} {flops / 1e6:,.4g} Mflop" for form, flops in others.items())
-        )
+        lines.append("not taken: " + ", ".join(f"{form} {flops / 1e6:,.4g} Mflop" for form, flops in others.items()))
     return "\n".join(lines)

@@ -29,9 +29,7 @@ def explain_failure(formula: CompiledFormula, step: Step, info: int, arrays: dic
 def _broken_structure(step: Step, arrays: dict[str, Any]) -> Exception:
     name, matrix = step.blame, arrays[step.blame]
     if step.flags[0]:
-        return NotPositiveDefinite(
-            f"`{name}` is said to be triangular, and its other triangle is not zero.\n{REMEDY}"
-        )
+        return NotPositiveDefinite(f"`{name}` is said to be triangular, and its other triangle is not zero.\n{REMEDY}")
     return NotPositiveDefinite(_asymmetry(name, matrix))
 
 
@@ -79,4 +77,4 @@ def check_orthogonal(name: str, matrix: Any) -> None:
     gap = np.linalg.norm(matrix.T @ (matrix @ probe) - probe)
     tolerance = 1e-4 if matrix.dtype == np.float32 else 1e-8
     if matrix.shape[0] != matrix.shape[1] or gap > tolerance * np.linalg.norm(probe):
-        raise NotPositiveDefinite(f"`{name}` is said to be orthogonal, and {name}.T*{name} is not the identity.\n{REMEDY}")
+        raise NotPositiveDefinite(f"`{name}` is said to be orthogonal, and {name}.T*{name} is not 1.\n{REMEDY}")

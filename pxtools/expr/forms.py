@@ -151,11 +151,7 @@ class _Distribution(Rewriting):
         if self.graph.T(node) is node:
             return self.graph.mul(*factors)
         for index, factor in enumerate(factors):
-            if (
-                factor.op == "add"
-                and len(factor.args) > 1
-                and any(part.op == "identity" for part in factor.args)
-            ):
+            if factor.op == "add" and len(factor.args) > 1 and any(part.op == "identity" for part in factor.args):
                 terms = [
                     (coef, self.graph.mul(*factors[:index], part, *factors[index + 1 :]))
                     for coef, part in zip(factor.data, factor.args, strict=True)
@@ -245,11 +241,7 @@ class _Information(_Around):
         graph, case = self.graph, self.case
         if node.args[0] is not case.inverse.args[0]:
             return super().logdet(node)
-        parts = [
-            graph.make("logdet", (e,))
-            for e in (case.noise, case.prior, self.precision())
-            if e.op != "identity"
-        ]
+        parts = [graph.make("logdet", (e,)) for e in (case.noise, case.prior, self.precision()) if e.op != "identity"]
         return graph.sadd(*parts)
 
 

@@ -50,9 +50,7 @@ class KalmanUpdate(NamedTuple):
 
 
 @cache
-def kalman_formula(
-    form: str = "auto", is_diagonal: bool = False, with_likelihood: bool = False
-) -> CompiledFormula:
+def kalman_formula(form: str = "auto", is_diagonal: bool = False, with_likelihood: bool = False) -> CompiledFormula:
     """Return the compiled update; `form` as in `kalman_update`."""
     said = "mu, data: vector; Sigma, R: positive_definite" + ("; R: diagonal" if is_diagonal else "")
     cell = JOSEPH if form == "joseph" else KALMAN_UPDATE
@@ -223,9 +221,7 @@ def ridge(X: Any, y: Any, penalty: float) -> Array:
     return result
 
 
-def ensemble_analysis(
-    ensemble: Any, observations: Any, *, observation_matrix: Any, observation_cov: Any
-) -> Array:
+def ensemble_analysis(ensemble: Any, observations: Any, *, observation_matrix: Any, observation_cov: Any) -> Array:
     """Move an ensemble towards perturbed observations (ensemble Kalman filter, stochastic form).
 
     Parameters
@@ -258,9 +254,7 @@ def ensemble_analysis(
     anomalies = (X - X.mean(axis=1, keepdims=True)) / math.sqrt(X.shape[1] - 1)
     said = "H: k x n; R: positive_definite" + ("; R: diagonal" if np.ndim(observation_cov) == 1 else "")
     formula = _compiled(ENSEMBLE, said, "ensemble_analysis")
-    result: Array = formula(
-        X=X, A=anomalies, H=observation_matrix, R=observation_cov, Y=observations
-    ).analysis
+    result: Array = formula(X=X, A=anomalies, H=observation_matrix, R=observation_cov, Y=observations).analysis
     return result
 
 

@@ -75,9 +75,7 @@ class _SymPyReader:
         missing = [name for name in self.inputs if name not in names]
         if missing:
             raise FormulaError(f"The formulas need {', '.join(f'`{m}`' for m in missing)} among the inputs.")
-        self.inputs = {
-            name: self.inputs.get(name) or self.read(s) for name, s in zip(names, wanted, strict=True)
-        }
+        self.inputs = {name: self.inputs.get(name) or self.read(s) for name, s in zip(names, wanted, strict=True)}
 
     def dim(self, size: Any) -> Dim:
         """Read a size: a whole number, a symbol, or a linear sum of them."""
@@ -164,11 +162,7 @@ class _SymPyReader:
 
     def _log(self, expr: Any) -> Node:
         inner = self.read(expr.args[0])
-        return (
-            self.build.scalar_of("logdet", inner.args[0])
-            if inner.op == "det"
-            else self.build.function("log", inner)
-        )
+        return self.build.scalar_of("logdet", inner.args[0]) if inner.op == "det" else self.build.function("log", inner)
 
     def _exp(self, expr: Any) -> Node:
         return self.build.function("exp", self.read(expr.args[0]))

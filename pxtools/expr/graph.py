@@ -24,6 +24,8 @@ GAP_X, GAP_Y, HEIGHT, CHAR = 22, 44, 40, 6.7
 
 @dataclass
 class GraphNode:
+    """A box: an input, an operation or an output, with the boxes that feed it."""
+
     title: str
     detail: str
     kind: str
@@ -66,9 +68,7 @@ def _nodes(plan: Plan) -> list[GraphNode]:
     scalar_maker: dict[int, int] = {}
     for spec in plan.inputs:
         detail = "scalar" if spec.shape is None else "×".join(map(str, spec.shape))
-        (scalar_maker if spec.shape is None else maker)[
-            spec.scalar if spec.shape is None else spec.buffer
-        ] = len(nodes)
+        (scalar_maker if spec.shape is None else maker)[spec.scalar if spec.shape is None else spec.buffer] = len(nodes)
         nodes.append(GraphNode(spec.name, detail, "input"))
     for step in plan.steps:
         if step.op in ("check", "mirror"):
@@ -141,20 +141,16 @@ def _svg(nodes: list[GraphNode]) -> str:
     left = min(n.x - n.width / 2 for n in nodes) - 12
     width = max(n.x + n.width / 2 for n in nodes) + 12 - left
     height = (max(n.layer for n in nodes) + 1) * (HEIGHT + GAP_Y) + 4
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{min(width, 980):.0f}"'
     parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{min(width, 980):.0f}" '
-            'font-family="DejaVu Sans Mono, monospace" font-size="11">'
-        ),
+        (f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="DejaVu Sans Mono, monospace" font-size="11">'),
         (
             '<defs><marker id="px" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
             '<path d="M0 0L8 4L0 8z" fill="#777"/></marker></defs>'
         ),
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="white"/>',
     ]
-    for node in nodes:
-        for parent in node.parents:
-            parts.append(_edge(nodes[parent], node, left))
+    parts += [_edge(nodes[parent], node, left) for node in nodes for parent in node.parents]
     parts += [_box(node, left) for node in nodes]
     return "\n".join([*parts, "</svg>"])
 

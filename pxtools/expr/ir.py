@@ -148,11 +148,8 @@ class Graph:
     def _cancels(self, left: Expr, right: Expr) -> bool:
         if (left.op == "inv" and left.args[0] is right) or (right.op == "inv" and right.args[0] is left):
             return True
-        return (
-            (left.is_square
-            and "orthogonal" in self.assumed.get(left, ())
-            and self.T(left) is right)
-            or (right.is_square and "orthogonal" in self.assumed.get(right, ()) and self.T(right) is left)
+        return (left.is_square and "orthogonal" in self.assumed.get(left, ()) and self.T(left) is right) or (
+            right.is_square and "orthogonal" in self.assumed.get(right, ()) and self.T(right) is left
         )
 
     # -- unary ---------------------------------------------------------------------------------------------------
@@ -274,10 +271,7 @@ class Graph:
 
     def block_diagonal(self, parts: Sequence[Expr]) -> Expr:
         return self.block(
-            [
-                [p if i == j else self.zero(p.rows, q.cols) for j, q in enumerate(parts)]
-                for i, p in enumerate(parts)
-            ]
+            [[p if i == j else self.zero(p.rows, q.cols) for j, q in enumerate(parts)] for i, p in enumerate(parts)]
         )
 
     def _block_diagonal(self, node: Expr) -> list[Expr] | None:
@@ -292,9 +286,7 @@ class Graph:
 
     def sadd(self, *parts: Expr) -> Expr:
         constant = sum(part.data for part in parts if part.op == "num")
-        rest = [
-            p for part in parts if part.op != "num" for p in (part.args if part.op == "sadd" else (part,))
-        ]
+        rest = [p for part in parts if part.op != "num" for p in (part.args if part.op == "sadd" else (part,))]
         constant += sum(p.data for p in rest if p.op == "num")
         rest = sorted((p for p in rest if p.op != "num"), key=lambda e: e.serial)
         if constant or not rest:

@@ -40,12 +40,10 @@ class Lowering:
         values = tuple(self.sizes.value(dim) for dim in node.shape)
         if None in values:
             missing = {name for dim in node.shape for name, _ in self.sizes.resolve(dim).terms}
-            raise PxUsageError(
-                f"The size {', '.join(sorted(missing))} is not known. Give it: `--sizes n=1000`."
-            )
+            raise PxUsageError(f"The size {', '.join(sorted(missing))} is not known. Give it: `--sizes n=1000`.")
         return values[0] or 0, values[1] or 0
 
-    def _make(self, node: Node) -> Expr:
+    def _make(self, node: Node) -> Expr:  # noqa: C901  one branch for each operation
         graph, args = self.graph, [self.expr(arg) for arg in node.args]
         if node.shape is None:
             return self._scalar(node, args)
@@ -117,9 +115,7 @@ class Lowering:
             return graph.number(1.0)
         if arg.op != "add":
             return graph.make("elem", (arg,))
-        return graph.sadd(
-            *(self._times(c, self._element(part)) for c, part in zip(arg.data, arg.args, strict=True))
-        )
+        return graph.sadd(*(self._times(c, self._element(part)) for c, part in zip(arg.data, arg.args, strict=True)))
 
     def _times(self, coef: tuple[float, tuple[Expr, ...]], scalar: Expr) -> Expr:
         return self.graph.smul(self.graph.number(coef[0]), *coef[1], scalar)

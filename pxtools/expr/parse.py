@@ -225,9 +225,7 @@ class _Reader:
         for dim, word in zip(node.shape or (), self.assumptions.shapes[name], strict=True):
             said = Dim.of(int(word)) if word.isdigit() else Dim.var(word)
             text = " x ".join(self.assumptions.shapes[name])
-            self.build.same(
-                dim, said, f"`{name}` is declared {text} and is {self.build.shown(node)}.", node.span
-            )
+            self.build.same(dim, said, f"`{name}` is declared {text} and is {self.build.shown(node)}.", node.span)
 
     def _binop(self, item: ast.BinOp) -> Node:
         span = self.span(item)

@@ -65,9 +65,7 @@ def _readings(graph: Graph, node: Expr) -> list[Conditioning]:
         noise = graph.add(terms[:index] + terms[index + 1 :], total.shape)
         turned = tuple(graph.T(factor) for factor in reversed(load))
         middle = () if prior.op == "identity" else (prior,)
-        readings.append(
-            Conditioning(node, prior, load, noise, (*middle, *turned, node), (node, *load, *middle))
-        )
+        readings.append(Conditioning(node, prior, load, noise, (*middle, *turned, node), (node, *load, *middle)))
     return readings
 
 

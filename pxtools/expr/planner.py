@@ -69,7 +69,7 @@ class Planner:
             value = Value(value.mat.stored, value.half or not exact)
         self.values[node] = value
 
-    def _compute(self, node: Expr) -> Value:
+    def _compute(self, node: Expr) -> Value:  # noqa: C901  one branch for each operation
         lies_whole = node.op == "zero" or (node.op == "sym" and self.inputs[node.data].value is not None)
         if self.facts.holds(node, "diagonal") and not lies_whole:
             return entries.spread_diagonal(self, node)
@@ -132,9 +132,7 @@ class Planner:
         position = self.emit.constant(number)
         for scalar in scalars:
             position = (
-                self.number_of(scalar)
-                if position == 1
-                else self.emit.scalar(1, position, self.number_of(scalar))
+                self.number_of(scalar) if position == 1 else self.emit.scalar(1, position, self.number_of(scalar))
             )
         return position
 
@@ -158,9 +156,7 @@ class Planner:
         dense.sort(key=lambda t: t[1].op == "sym" or t[0] != (1.0, ()))
         target = None
         for coef, term in dense:
-            target = self._add_matrix(
-                node, target, self.value(term, half_ok=half), self.coefficient(coef), half
-            )
+            target = self._add_matrix(node, target, self.value(term, half_ok=half), self.coefficient(coef), half)
         for coef, term in products:
             position = self.coefficient(coef)
             if target is None:
@@ -248,18 +244,11 @@ class Planner:
 
     def _centre_to_split(self, node: Expr) -> Expr | None:
         """Return the definite matrix in the middle of a congruence, if it is to be factored."""
-        if (
-            not self.split_centres
-            or node.op != "mul"
-            or len(node.args) % 2 == 0
-            or self.graph.T(node) is not node
-        ):
+        if not self.split_centres or node.op != "mul" or len(node.args) % 2 == 0 or self.graph.T(node) is not node:
             return None
         centre = node.args[len(node.args) // 2]
         holds = self.facts.holds
-        simple = (
-            holds(centre, "diagonal") or centre.op == "inv" or (self.is_there(centre) and centre.op != "sym")
-        )
+        simple = holds(centre, "diagonal") or centre.op == "inv" or (self.is_there(centre) and centre.op != "sym")
         return centre if holds(centre, "pd") and not simple else None
 
     def _chain(self, node: Expr, alpha: int, target: Target | None) -> Value:
@@ -362,9 +351,7 @@ class Planner:
         return Value(mat)
 
 
-def plan_outputs(
-    planner: Planner, outputs: dict[str, Expr], order: Sequence[str]
-) -> dict[str, tuple[str, Mat | int]]:
+def plan_outputs(planner: Planner, outputs: dict[str, Expr], order: Sequence[str]) -> dict[str, tuple[str, Mat | int]]:
     """Plan every output, in the order given; returns where each one is."""
     for name in order:
         node = outputs[name]

@@ -89,9 +89,7 @@ class Product:
         else:
             found = planner.factorize(node.args[0], kind)
             work, trans = (work.T, not found.trans) if right else (work, found.trans)
-            emit.solve(
-                "getrs" if kind == "lu" else "sytrs", found.mat, found.pivots, work, trans and kind == "lu"
-            )
+            emit.solve("getrs" if kind == "lu" else "sytrs", found.mat, found.pivots, work, trans and kind == "lu")
 
     # -- two matrices --------------------------------------------------------------------------------------------
 
@@ -129,9 +127,7 @@ class Product:
             if goal.trans == other.trans or min(other.rows, other.cols) == 1:
                 other = _lying(other, goal.trans)
                 if other.trans == goal.trans:
-                    emit.symm(
-                        planner.value(self.factors[s_index], half_ok=True), other, goal, side, alpha, beta
-                    )
+                    emit.symm(planner.value(self.factors[s_index], half_ok=True), other, goal, side, alpha, beta)
                     return Value(goal)
         a, b = self._interval(i, split), self._interval(split + 1, j)
         goal, beta = (target.mat, 1) if target else (emit.buffer(rows, cols), 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+import collections
 from functools import cache
 from typing import Any
 
@@ -10,9 +10,13 @@ from typing import Any
 @cache
 def result_type(name: str, fields: tuple[str, ...]) -> Any:
     """Return the class for a formula's outputs; the same one for the same name and outputs."""
-    made: Any = namedtuple(f"{name}_result", fields, module=__name__)  # type: ignore[misc]
-    made.__reduce__ = lambda self: (_rebuild, (name, fields, tuple(self)))
-    return made
+    title = f"{name}_result"
+    base: type = collections.namedtuple(title, fields)  # type: ignore[misc]
+
+    def reduce(result: Any) -> Any:
+        return _rebuild, (name, fields, tuple(result))
+
+    return type(title, (base,), {"__slots__": (), "__reduce__": reduce, "__module__": __name__})
 
 
 def _rebuild(name: str, fields: tuple[str, ...], values: tuple[Any, ...]) -> Any:

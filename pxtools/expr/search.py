@@ -57,12 +57,13 @@ class Search:
     def _attempts(self, form: str, outputs: dict[str, Expr], facts: Facts) -> list[_Attempt]:
         counts = self._popular(facts, outputs)
         orders = [list(outputs)] if len(outputs) == 1 else [list(outputs), list(outputs)[::-1]]
-        attempts = []
-        for order in orders:
-            for discount in (1.0, 0.5) if counts else (1.0,):
-                attempts.append(_Attempt(self, form, outputs, order, facts, counts, discount))
+        attempts = [
+            _Attempt(self, form, outputs, order, facts=facts, popular=counts, discount=discount)
+            for order in orders
+            for discount in ((1.0, 0.5) if counts else (1.0,))
+        ]
         if any(self._has_centre(facts, node) for node in walk(outputs.values())):
-            attempts.append(_Attempt(self, form, outputs, orders[0], facts, counts, 1.0, split_centres=True))
+            attempts.append(_Attempt(self, form, outputs, orders[0], facts=facts, popular=counts, split_centres=True))
         return attempts
 
     def _has_centre(self, facts: Facts, node: Expr) -> bool:
@@ -95,9 +96,10 @@ class _Attempt:
         form: str,
         outputs: dict[str, Expr],
         order: list[str],
+        *,
         facts: Facts,
         popular: set[Expr],
-        discount: float,
+        discount: float = 1.0,
         split_centres: bool = False,
     ) -> None:
         self.search, self.form = search, form

@@ -1,7 +1,7 @@
 """Formulas on machines without pxtools: the pure Python modules that a pickled formula needs, as text.
 
-A compiled formula pickles as its problem and plans. To unpickle and run it a process needs NumPy, SciPy and these modules; where
-the compiled loop is missing the NumPy twin runs the same table.
+A compiled formula pickles as its problem and plans. To unpickle and run it a process needs NumPy, SciPy and these
+modules; where the compiled loop is missing the NumPy twin runs the same table.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ FUNCTIONS = {
 }
 
 
-def expr_text(node: Expr) -> str:
+def expr_text(node: Expr) -> str:  # noqa: C901  one branch for each operation
     """Return the expression as one line."""
     if node.op in ("sym", "ssym"):
         return str(node.data)

@@ -21,9 +21,7 @@ class _Python:
         self.plan, self.name, self.labels = plan, name, Labels.of(plan)
         self.written: set[int] = set()
         self.results = {s.result for s in plan.steps if s.op in ("dot", "logdet", "scalar")}
-        self.flipped = {s.buffer for s in plan.inputs if s.c_order} | {
-            o.buffer for o in plan.outputs if o.trans
-        }
+        self.flipped = {s.buffer for s in plan.inputs if s.c_order} | {o.buffer for o in plan.outputs if o.trans}
 
     def source(self) -> str:
         lines = [
@@ -38,10 +36,7 @@ class _Python:
                 lines.append(f"    {spec.name} = np.asarray({spec.name}, dtype=float).reshape{tall}")
         for step in self.plan.steps:
             lines += [f"    {line}" for line in self.step(step)]
-        results = [
-            self.scalar(o.scalar) if o.shape is None else self.labels.names[o.buffer]
-            for o in self.plan.outputs
-        ]
+        results = [self.scalar(o.scalar) if o.shape is None else self.labels.names[o.buffer] for o in self.plan.outputs]
         return "\n".join([*lines, f"    return {', '.join(results)}", ""])
 
     def scalar(self, position: int) -> str:
@@ -95,7 +90,7 @@ class _Python:
             value += f" + {self.read(step.C)}" if step.beta == 1 else f" + {beta} * {self.read(step.C)}"
         return self.write(step.C, value)
 
-    def step(self, step: Step) -> list[str]:
+    def step(self, step: Step) -> list[str]:  # noqa: C901  one branch for each operation
         f1, f2 = step.flags[:2]
         c = step.C
         match step.op:
@@ -242,15 +237,11 @@ class _C:
         m, n, k, al, be = step.m, step.n, step.k, f"s[{step.alpha}]", f"s[{step.beta}]"
         col, piv = "CblasColMajor", f"pivots + {step.pivots}"
         calls: dict[str, Callable[[], str]] = {
-            "gemm": lambda: (
-                f"cblas_dgemm({col}, {TRANS[f1]}, {TRANS[f2]}, {m}, {n}, {k}, {al}, {a}, {b}, {be}, {c});"
-            ),
+            "gemm": lambda: f"cblas_dgemm({col}, {TRANS[f1]}, {TRANS[f2]}, {m}, {n}, {k}, {al}, {a}, {b}, {be}, {c});",
             "gemmt": lambda: (
                 f"cblas_dgemmt({col}, CblasLower, {TRANS[f1]}, {TRANS[f2]}, {n}, {k}, {al}, {a}, {b}, {be}, {c});"
             ),
-            "symm": lambda: (
-                f"cblas_dsymm({col}, {SIDE[f1]}, CblasLower, {m}, {n}, {al}, {a}, {b}, {be}, {c});"
-            ),
+            "symm": lambda: f"cblas_dsymm({col}, {SIDE[f1]}, CblasLower, {m}, {n}, {al}, {a}, {b}, {be}, {c});",
             "syrk": lambda: f"cblas_dsyrk({col}, CblasLower, {TRANS[f1]}, {n}, {k}, {al}, {a}, {be}, {c});",
             "trsm": lambda: (
                 f"cblas_dtrsm({col}, {SIDE[f1]}, {UPLO[f2]}, {TRANS[f3]}, CblasNonUnit, {m}, {n}, 1.0, {a}, {c});"
@@ -266,9 +257,7 @@ class _C:
             "getrs": lambda: f"LAPACKE_dgetrs(LAPACK_COL_MAJOR, '{'NT'[f1]}', {n}, {k}, {a}, {piv}, {c})",
             "sytrf": lambda: f"LAPACKE_dsytrf(LAPACK_COL_MAJOR, 'L', {n}, {c}, {piv})",
             "sytrs": lambda: f"LAPACKE_dsytrs(LAPACK_COL_MAJOR, 'L', {n}, {k}, {a}, {piv}, {c})",
-            "tpqrt": lambda: (
-                f"LAPACKE_dtpqrt(LAPACK_COL_MAJOR, {m}, {n}, 0, {f1}, {a}, {b}, {self._room(step)}, {f1})"
-            ),
+            "tpqrt": lambda: f"LAPACKE_dtpqrt(LAPACK_COL_MAJOR, {m}, {n}, 0, {f1}, {a}, {b}, {self._room(step)}, {f1})",
             "tpmqrt": lambda: (
                 f"LAPACKE_dtpmqrt(LAPACK_COL_MAJOR, 'L', 'T', {m}, {n}, {k}, 0, {f1}, {c}, "
                 f"{self._room(step)}, {f1}, {a}, {b})"
@@ -310,9 +299,7 @@ class _C:
                 vector = f"({self.at(step.A)})[{'j' if f1 else 'i'}]"
                 return [f"{whole}{c} {'/' if f2 else '*'}= {vector};"]
             case "recip":
-                return [
-                    f"for (long i = 0; i < {step.m}; i++) ({self.at(step.C)})[i] = {al} / ({self.at(step.A)})[i];"
-                ]
+                return [f"for (long i = 0; i < {step.m}; i++) ({self.at(step.C)})[i] = {al} / ({self.at(step.A)})[i];"]
             case "dot":
                 inner = self.entry(step.A, f1) + ("" if f3 else f" * {self.entry(step.B, f2)}")
                 return [f"{{ double sum = 0; {whole}sum += {inner}; s[{step.result}] = {al} * sum; }}"]
@@ -338,9 +325,7 @@ class _C:
             case "scalar":
                 x, y = f"s[{step.alpha}]", f"s[{step.beta}]"
                 kind = SCALAR_KINDS[f1]
-                value = {"add": f"{x} + {y}", "mul": f"{x} * {y}", "pow": f"pow({x}, {y})"}.get(
-                    kind, f"{kind}({x})"
-                )
+                value = {"add": f"{x} + {y}", "mul": f"{x} * {y}", "pow": f"pow({x}, {y})"}.get(kind, f"{kind}({x})")
                 return [f"s[{step.result}] = {value};"]
             case "check":
                 return [f"/* {step.blame} is taken as it was said to be */"]

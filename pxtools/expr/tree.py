@@ -87,9 +87,7 @@ class Builder:
         if node.shape is None:
             return node
         for dim in node.shape:
-            self.same(
-                dim, ONE, f"A number is needed here, and this is {self.shown(node)}.", span or node.span
-            )
+            self.same(dim, ONE, f"A number is needed here, and this is {self.shown(node)}.", span or node.span)
         return Node("elem", (node,), None, span=node.span)
 
     def add(self, left: Node, right: Node, sign: int = 1, span: Span | None = None) -> Node:
@@ -196,15 +194,11 @@ class Builder:
         if not rows or any(len(row) != len(rows[0]) or not row for row in rows):
             raise fail("The rows of a block matrix must have equally many blocks.", span)
         if any(node.shape is None for row in rows for node in row):
-            raise fail(
-                "Every block must be a matrix; write `Identity()` or `ZeroMatrix()` for 1 and 0.", span
-            )
+            raise fail("Every block must be a matrix; write `Identity()` or `ZeroMatrix()` for 1 and 0.", span)
         shapes = [[node.shape or (ONE, ONE) for node in row] for row in rows]
         for i, row in enumerate(rows):
             for j, node in enumerate(row):
-                message = (
-                    f"Block ({i + 1}, {j + 1}) is {self.shown(node)} and does not fit its row or column."
-                )
+                message = f"Block ({i + 1}, {j + 1}) is {self.shown(node)} and does not fit its row or column."
                 self.same(shapes[i][j][0], shapes[i][0][0], message, node.span or span)
                 self.same(shapes[i][j][1], shapes[0][j][1], message, node.span or span)
         height = sum((row[0][0] for row in shapes), Dim.of(0))

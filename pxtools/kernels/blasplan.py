@@ -64,9 +64,7 @@ SCALAR_KINDS = ("add", "mul", "pow", "log", "exp", "sqrt")
 Array = np.ndarray[Any, Any]
 
 
-def run_plan_numpy(
-    table: Array, buffers: list[Array], scalars: Array, pivots: Array, single: bool
-) -> tuple[int, int]:
+def run_plan_numpy(table: Array, buffers: list[Array], scalars: Array, pivots: Array, single: bool) -> tuple[int, int]:
     """Run a table with NumPy and SciPy: the twin of the compiled `run_plan`.
 
     Parameters

@@ -1,1 +1,51 @@
+"""The magics: one file each. They parse, call a plain function of the session, and show the result."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from pxtools import api
+from pxtools.magics.common import PxMagics
+from pxtools.magics.display import Progress
+from pxtools.session.core import Session
+
+#: One module per magic, of the same name. To add one: its file, this line, a test, a section and an example.
+MAGICS = (
+    "pxcluster",
+    "pximport",
+    "pxpush",
+    "pxcollect",
+    "pxscatter",
+    "pxgather",
+    "pxwho",
+    "pxclear",
+    "pxrun",
+    "pxmap",
+    "pxsample",
+)
+
+
+def load(shell: Any) -> None:
+    """Make a session for the shell's namespace and register every magic."""
+    session = api.use(Session(shell.user_ns, progress=lambda title: Progress(shell, title)))
+    for name in MAGICS:
+        module = importlib.import_module(f"{__name__}.{name}")
+        shell.register_magics(_magic_class(module)(shell, session))
+
+
+def _magic_class(module: Any) -> Any:
+    classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, PxMagics)]
+    return next(found for found in classes if found is not PxMagics)
+
+
+def unload(shell: Any) -> None:
+    """Take the magics back and leave the session."""
+    for name in MAGICS:
+        for table in shell.magics_manager.magics.values():
+            table.pop(name, None)
+    registry = shell.magics_manager.registry
+    for key in [key for key, magics in registry.items() if isinstance(magics, PxMagics)]:
+        del registry[key]
+    shell.configurables[:] = [c for c in shell.configurables if not type(c).__module__.startswith("pxtools.")]
+    api.leave()

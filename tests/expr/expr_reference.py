@@ -41,8 +41,13 @@ def update_long(mu: Any, Sigma: Any, H: Any, R: Any, data: Any) -> tuple[Any, An
 def update_inputs(kind: str, n: int, k: int, seed: int = 0) -> dict[str, Any]:
     """Return inputs: "post" (its random matrices), "post_definite" (X X.T of them), "ill" and "well" conditioned."""
     rng = np.random.default_rng(seed)
-    inputs = {"mu": rng.random(n), "Sigma": rng.random((n, n)), "H": rng.random((k, n)), "R": rng.random((k, k)),
-              "data": rng.random(k)}
+    inputs = {
+        "mu": rng.random(n),
+        "Sigma": rng.random((n, n)),
+        "H": rng.random((k, n)),
+        "R": rng.random((k, k)),
+        "data": rng.random(k),
+    }
     if kind == "post":
         return inputs
     if kind == "post_definite":

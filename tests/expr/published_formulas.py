@@ -1,8 +1,9 @@
 """Ten formulas from published collections, each with the flops of the best plan we know, found by hand.
 
-Sources: Barthels, Psarras, Bientinesi (2021), Linnea, ACM TOMS 47, tables of application problems (least squares, generalized least squares, Tikhonov,
-optimization, signal processing, LMMSE, randomized inversion, stochastic Newton, ensemble Kalman); Rasmussen, Williams (2006),
-Gaussian Processes for Machine Learning, algorithm 2.1; Rauch, Tung, Striebel (1965).
+Sources: the application problems of Barthels, Psarras, Bientinesi (2021), Linnea, ACM TOMS 47 (least squares,
+generalized least squares, Tikhonov, optimization, signal processing, LMMSE, randomized inversion, stochastic Newton,
+ensemble Kalman); Rasmussen, Williams (2006), Gaussian Processes for Machine Learning, algorithm 2.1; Rauch, Tung,
+Striebel (1965).
 
 Leading terms only are counted: products and factorizations of order three; the tests add what vectors cost.
 """
@@ -83,9 +84,7 @@ PROBLEMS = [
         "W: n x n, spd; A: n x n, invertible; S: n x q, full_rank; X0: n x n",
         {"n": 800, "q": 80},
         # A.T*S, W*(A.T*S), gram, factor, S.T - (A.T*S).T*X0, solve, product
-        lambda n, q: (
-            2 * n**2 * q + 2 * n**2 * q + n * q**2 + q**3 / 3 + 2 * n**2 * q + 2 * q**2 * n + 2 * n**2 * q
-        ),
+        lambda n, q: 2 * n**2 * q + 2 * n**2 * q + n * q**2 + q**3 / 3 + 2 * n**2 * q + 2 * q**2 * n + 2 * n**2 * q,
         lambda n, q: 8 * n**2 * q + 2 * n**3,
     ),
     Published(

@@ -27,8 +27,7 @@ KINDS = {
     "Z": ("m", "m", "positive_semidefinite"),
 }
 ASSUME = "; ".join(
-    f"{name}: {rows} x {cols}" + (f", {words}" if words else "")
-    for name, (rows, cols, words) in KINDS.items()
+    f"{name}: {rows} x {cols}" + (f", {words}" if words else "") for name, (rows, cols, words) in KINDS.items()
 )
 INVERTIBLE = {"S", "P", "A", "L", "U", "Q", "D", "E", "M"}
 

@@ -59,7 +59,11 @@ FORMULAS = [
     (PAIR, SAID + "; R: diagonal", "sequential"),
     (PAIR, SAID, "sqrt"),
     ("x = A.I*B + 2*B\ny = logdet(C) - det(A)\nz = hadamard(C, A*C.I*A.T)", "C: spd", "auto"),
-    ("x = L.I*B*U\ny = M.I*B\nz = [[L, B], [B.T, M]]\nw = trace(L*M)*diag(v)*M", "L: lower; U: upper; M: symmetric", "auto"),
+    (
+        "x = L.I*B*U\ny = M.I*B\nz = [[L, B], [B.T, M]]\nw = trace(L*M)*diag(v)*M",
+        "L: lower; U: upper; M: symmetric",
+        "auto",
+    ),
 ]
 
 
@@ -67,8 +71,15 @@ def _inputs(formula, n=7, k=5):
     known = update_inputs("well", n, k)
     rng = np.random.default_rng(0)
     dense = rng.standard_normal((n, n)) + 4 * np.eye(n)
-    known |= {"A": dense, "B": rng.standard_normal((n, n)), "C": dense @ dense.T, "L": np.tril(dense), "v": rng.random(n),
-              "U": np.triu(dense), "M": dense + dense.T}
+    known |= {
+        "A": dense,
+        "B": rng.standard_normal((n, n)),
+        "C": dense @ dense.T,
+        "L": np.tril(dense),
+        "v": rng.random(n),
+        "U": np.triu(dense),
+        "M": dense + dense.T,
+    }
     if "diagonal" in formula.problem.assumptions.properties.get("R", ()):
         known["R"] = rng.random(k) + 1
     return {name: known[name] for name in formula.inputs}
@@ -91,8 +102,16 @@ def test_the_python_source_computes_the_same(cell, said, form):
 def test_the_c_source_is_accepted_by_a_compiler(cell, said, form, tmp_path):
     formula = compile(cell, assumptions=said, form=form, name="f")
     formula(**_inputs(formula))
-    names = ("CblasColMajor", "CblasNoTrans", "CblasTrans", "CblasLeft", "CblasRight", "CblasLower", "CblasUpper",
-             "CblasNonUnit")
+    names = (
+        "CblasColMajor",
+        "CblasNoTrans",
+        "CblasTrans",
+        "CblasLeft",
+        "CblasRight",
+        "CblasLower",
+        "CblasUpper",
+        "CblasNonUnit",
+    )
     calls = ("gemm", "gemmt", "symm", "syrk", "trsm", "trmm")
     header = f"enum {{{', '.join(names)}}};" + "".join(f"void cblas_d{call}();" for call in calls)
     (tmp_path / "cblas.h").write_text(header)
@@ -103,4 +122,4 @@ def test_the_c_source_is_accepted_by_a_compiler(cell, said, form, tmp_path):
     (tmp_path / "f.c").write_text(formula.explain(source="c"))
     command = ["gcc", "-std=c11", "-Wall", "-Wno-unused-variable", "-fsyntax-only", "-I", str(tmp_path)]
     done = subprocess.run([*command, str(tmp_path / "f.c")], capture_output=True, text=True)
-    assert done.returncode == 0 and "error" not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr

@@ -46,7 +46,9 @@ def test_a_matrix_that_is_not_definite_is_named_with_its_minor(blocks):
 def test_the_other_forms_refuse_it_too(form):
     inputs = update_inputs("well", 6, 3)
     inputs["R"] = np.array([1.0, -9.0, 1.0])
-    with pytest.raises(NotPositiveDefinite, match="`R` is said to be positive definite, and its diagonal entry 1 is -9"):
+    with pytest.raises(
+        NotPositiveDefinite, match="`R` is said to be positive definite, and its diagonal entry 1 is -9"
+    ):
         compile(PAIR, assumptions=SAID + "; R: diagonal", form=form)(**inputs)
 
 

@@ -48,9 +48,7 @@ def test_gaussian_conditioning_agrees_with_the_joint_density():
     rng = np.random.default_rng(0)
     root = rng.standard_normal((7, 7))
     cov, mean, b = root @ root.T, rng.standard_normal(7), rng.standard_normal(3)
-    found = condition_gaussian(
-        mean[:4], mean[4:], b, cov_aa=cov[:4, :4], cov_ab=cov[:4, 4:], cov_bb=cov[4:, 4:]
-    )
+    found = condition_gaussian(mean[:4], mean[4:], b, cov_aa=cov[:4, :4], cov_ab=cov[:4, 4:], cov_bb=cov[4:, 4:])
     joint, marginal = multivariate_normal(mean, cov), multivariate_normal(mean[4:], cov[4:, 4:])
     for a in rng.standard_normal((3, 4)):
         conditional = multivariate_normal(found.mean, found.cov).logpdf(a)

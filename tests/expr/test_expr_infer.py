@@ -25,7 +25,7 @@ def facts_of(text: str, assume: str, sizes: str):
     return lambda fact: facts.holds(node, fact)
 
 
-SAID = "S: n x n, spd; R: k x k, spd; Z: n x n, psd; H: k x n, full_rank; G: k x n; X: k x k; D: n x n, diagonal; a: positive"
+SAID = "S: n x n, spd; R: k x k, spd; Z: n x n, psd; H: k x n, full_rank; G: k x n; D: n x n, diagonal; a: positive"
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,13 @@ def test_the_square_root_form_is_accurate_on_ill_conditioned_measurements(d):
     H, P, R = mpmath.matrix([[1, 1, 1], [1, 1, 1 + mpmath.mpf(d)]]), mpmath.eye(3), mpmath.eye(2) * mpmath.mpf(d) ** 2
     exact = P - P * H.T * (H * P * H.T + R) ** -1 * H * P
     exact = np.array(exact.tolist(), dtype=float)
-    inputs = {"mu": np.zeros(3), "Sigma": np.eye(3), "H": np.array([[1, 1, 1], [1, 1, 1 + d]]), "R": np.eye(2) * d**2,
-              "data": np.ones(2)}
+    inputs = {
+        "mu": np.zeros(3),
+        "Sigma": np.eye(3),
+        "H": np.array([[1, 1, 1], [1, 1, 1 + d]]),
+        "R": np.eye(2) * d**2,
+        "data": np.ones(2),
+    }
     cov = compile(PAIR, assumptions=SAID, form="sqrt")(**inputs).new_Sigma
     assert np.abs(cov - exact).max() <= 1e-8
     assert np.linalg.eigvalsh(cov).min() >= -1e-15

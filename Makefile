@@ -1,0 +1,62 @@
+# `make demo` and `make test` are all that needs typing; each prepares .venv by itself.
+
+PYTHON ?= python3
+# numba and octave join this list with the first test that needs them
+EXTRAS ?= cython r plot arviz
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/pxtools-is-set-up
+KERNELS := $(wildcard pxtools/kernels/*.pyx pxtools/kernels/*.pxd)
+
+.PHONY: help setup demo test check check-format check-lint check-types check-contracts fix bench kernels clean
+
+help:
+	@echo "make demo     sample three Gaussians in a real kernel on local engines; see build/demo/"
+	@echo "make test     every test          (one file: make test ARGS=tests/test_errors.py)"
+	@echo "make check    format, lint, types, import contracts        (make fix repairs the first two)"
+	@echo "make bench    every benchmark     (one: make bench ARGS=benchmarks/NAME.py)"
+	@echo "make kernels  compile the kernels and show what the compiler says"
+	@echo "make clean    remove what was built, .venv too"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py Makefile tools/setup_env.py $(KERNELS)
+	@$(PYTHON) tools/setup_env.py $(VENV) $(EXTRAS)
+	@touch $@
+
+demo: $(STAMP)
+	@$(PY) -m pxtools demo --out build/demo
+
+test: $(STAMP)
+	@$(PY) -m pytest $(ARGS)
+
+check: check-format check-lint check-types check-contracts
+
+check-format: $(STAMP)
+	@$(VENV)/bin/ruff format --check --output-format concise .
+
+check-lint: $(STAMP)
+	@$(VENV)/bin/ruff check --output-format concise .
+
+check-types: $(STAMP)
+	@$(VENV)/bin/mypy
+
+check-contracts: $(STAMP)
+	@$(VENV)/bin/lint-imports
+
+fix: $(STAMP)
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+bench: $(STAMP)
+	@set -e; for script in $(or $(ARGS),$(sort $(wildcard benchmarks/*.py))); do \
+		echo "== $$script"; $(PY) $$script; done
+
+kernels: $(STAMP)
+	$(PY) setup.py build_ext --inplace --force
+	@$(PY) tools/compiled_kernels.py pxtools/kernels
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f pxtools/kernels/*.so pxtools/kernels/*.c
+	find pxtools tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +

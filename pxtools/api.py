@@ -1,0 +1,158 @@
+"""The magics' plain Python twins, with the same words: everything a magic does can be done from a script.
+
+>>> import pxtools
+>>> walk = pxtools.sample(density, density=True, initial=starts, draws=10_000)      # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pxtools.session.core import Session
+from pxtools.session.mapping import map_on
+from pxtools.session.run import Cell
+from pxtools.session.run import run as _run
+from pxtools.session.sampling import sample as _sample
+from pxtools.session.state import clear as _clear
+from pxtools.session.state import collect as _collect
+from pxtools.session.state import import_ as _import
+from pxtools.session.state import push as _push
+
+#: the one reference to the session in use; `%load_ext pxtools` puts the notebook's here
+_in_use: list[Session] = []
+
+
+def current_session() -> Session:
+    """Return the session in use: the notebook's, or a new one over `__main__` in a plain script."""
+    if not _in_use:
+        use(Session(sys.modules["__main__"].__dict__))
+    return _in_use[0]
+
+
+def use(new: Session) -> Session:
+    """Make `new` the session in use and return it; it leaves its cluster when the interpreter ends."""
+    leave()
+    _in_use.append(new)
+    atexit.register(new.disconnect)
+    return new
+
+
+def leave() -> None:
+    """Leave the session in use; a cluster that it started is stopped."""
+    while _in_use:
+        old = _in_use.pop()
+        atexit.unregister(old.disconnect)
+        old.disconnect()
+
+
+def client() -> Any:
+    """Return the real `ipyparallel.Client`."""
+    return current_session().client
+
+
+def cluster(n: int | None = None, **options: Any) -> list[int]:
+    """Start local engines (or ``engines="mpi"``, …) in place of the cluster in use; return their numbers."""
+    return current_session().start(n, **options)
+
+
+def connect(**where: Any) -> list[int]:
+    """Connect to a running cluster: ``file=``, or ``profile=`` and ``cluster_id=``; return its engines."""
+    return current_session().connect(**where)
+
+
+def imports(source: str, **options: Any) -> list[str]:
+    """Run import statements here and on every engine; return the names they bind."""
+    return _import(current_session(), source, **options)
+
+
+def push(*names: str, targets: Any = None, **values: Any) -> int:
+    """Send names, or ``name=value``, to the engines; return the bytes that travelled."""
+    return _push(current_session(), names, values, targets=targets)
+
+
+def collect(expression: str, *, how: str | None = None, targets: Any = None) -> Any:
+    """Return the value of a name or expression on every engine; see `pxtools.results.PerEngine`."""
+    return _collect(current_session(), expression, how=how, targets=targets)
+
+
+def clear(*names: str, targets: Any = None) -> dict[int, list[str]]:
+    """Delete names on the engines, all of them when none is given."""
+    return _clear(current_session(), names, targets=targets)
+
+
+def run(code: str, *, timeout: float | None = None, **options: Any) -> dict[str, Any]:
+    """Run a cell of Python on the engines; return what it assigned, name to `PerEngine`.
+
+    Parameters
+    ----------
+    code
+        The cell. Names that it reads and `__main__` holds are pushed.
+    timeout
+        Seconds, after which the engines are interrupted.
+    **options
+        Of `pxtools.session.run.Cell`: inputs, outputs, targets, how, seed, auto.
+    """
+    finished = _run(current_session(), Cell(code, **options), timeout_s=timeout)
+    for _, reply in sorted(finished.replies.items()):
+        if reply.stdout:
+            print(reply.stdout, end="")
+    if finished.error is not None:
+        raise finished.error
+    return finished.outputs
+
+
+def map(
+    function: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, **options: Any
+) -> list[Any]:
+    """Map over the engines, balanced, in order; see `pxtools.session.mapping.map_on`."""
+    return map_on(current_session(), function, *iterables, timeout_s=timeout, **options)
+
+
+def sample(function: Callable[..., Any], *, timeout: float | None = None, **options: Any) -> Any:
+    """Sample a density on the engines; see `pxtools.session.sampling.sample`."""
+    return _sample(current_session(), function, timeout_s=timeout, **options)
+
+
+class Parallel:
+    """A function whose `.map` runs on the engines; a call runs here, as the function itself does."""
+
+    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.options = dict(options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function here."""
+        return self.function(*args, **kwargs)
+
+    def map(self, *iterables: Iterable[Any]) -> list[Any]:
+        """Return the results for the items, in their order unless the decorator said ``ordered=False``."""
+        return map(self.function, *iterables, **self.options)
+
+    def __reduce__(self) -> Any:
+        return Parallel, (self.function, self.options)
+
+
+def parallel(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Give a function a `.map` over the engines: ``@pxtools.parallel`` or ``@pxtools.parallel(ordered=False)``.
+
+    Parameters
+    ----------
+    **options
+        Of `pxtools.session.mapping.map_on`.
+
+    Examples
+    --------
+    >>> @parallel
+    ... def square(n):
+    ...     return n * n
+    >>> square(3)
+    9
+    """
+    if function is None:
+        return lambda f: Parallel(f, options)
+    return Parallel(function, options)

@@ -1,0 +1,283 @@
+"""What every magic shares: reading its line, and where names live."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import itertools
+import keyword
+import re
+import tokenize
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics
+
+from pxtools.errors import PxUsageError, error_name, nearest
+from pxtools.names import parse_rename
+from pxtools.session.core import Session
+from pxtools.session.failures import show_short
+
+#: keywords that go on with the expression before them
+_CONTINUES = frozenset({"if", "else", "for", "in", "and", "or", "is", "not", "async"})
+
+
+class PxMagics(Magics):
+    """A magic with a session."""
+
+    shell: Any
+
+    def __init__(self, shell: Any, session: Session) -> None:
+        super().__init__(shell=shell)
+        self.session = session
+
+    def names(self, local_ns: Mapping[str, Any] | None) -> ChainMap[str, Any]:
+        """Return the names that the line sees: the calling function's locals before the notebook's."""
+        return ChainMap(dict(self.locals_only(local_ns)), self.session.namespace)
+
+    def locals_only(self, local_ns: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Return the calling function's locals; nothing at the top level of the notebook."""
+        return {} if local_ns is None or local_ns is self.session.namespace else local_ns
+
+    def lookup(self, name: str, local_ns: Mapping[str, Any] | None) -> Any:
+        """Return the value of a name of the notebook.
+
+        Raises
+        ------
+        PxUsageError
+        """
+        names = self.names(local_ns)
+        if name not in names:
+            raise PxUsageError(f"`{name}` is not in the notebook.{nearest(name, names)}")
+        return names[name]
+
+
+def read_line(magic: Any, line: str, check: Callable[[str], object] | None = None) -> argparse.Namespace:
+    """Parse a magic's options; what follows them is left as typed, in `.rest`, if the magic asks for it.
+
+    Options come first, so that expressions with blanks and quotes need no further quoting.
+
+    Parameters
+    ----------
+    check
+        Raises `PxUsageError` for a rest that cannot be read. With it, options may also follow the rest: they are
+        looked for only when the rest as a whole cannot be read, for `a -t` may mean a difference.
+
+    Raises
+    ------
+    PxUsageError
+        Naming the nearest option.
+    """
+    parser = magic.parser
+    takes_rest = any(action.nargs == argparse.REMAINDER for action in parser._actions)
+    words = split(line)
+    try:
+        args = parser.parse_args([unquoted(word) for word in words])
+    except UsageError as error:
+        raise _usage_error(parser, str(error), words) from None
+    if takes_rest:
+        n_options = len(words) - len(args.rest)
+        args.rest = _after(line, words[:n_options])
+        first = args.rest.split(maxsplit=1)[0] if args.rest else ""
+        if first.startswith("--") or (first.startswith("-") and first[1:2].isalpha()):
+            raise _usage_error(parser, f"unrecognized arguments: {first}", [first])
+        if check is not None and args.rest:
+            return _with_options_behind(parser, words[:n_options], args, check)
+    return args
+
+
+def _with_options_behind(
+    parser: Any, before: list[str], args: argparse.Namespace, check: Callable[[str], object]
+) -> argparse.Namespace:
+    try:
+        check(args.rest)
+        return args
+    except PxUsageError as error:
+        failure = error
+    for match in re.finditer(r"\s(--?[A-Za-z][\w-]*)", args.rest):
+        rest, behind = args.rest[: match.start()], args.rest[match.start() :]
+        try:
+            check(rest)
+        except PxUsageError:
+            continue
+        words = [unquoted(word) for word in split(behind)]
+        try:
+            again = parser.parse_args([*before, *words])
+        except UsageError as error:
+            raise _usage_error(parser, str(error), words) from None
+        if again.rest:
+            raise _usage_error(parser, f"unrecognized arguments: {again.rest[0]}", again.rest)
+        again.rest = rest.strip()
+        return again
+    raise failure
+
+
+def split(line: str) -> list[str]:
+    """Cut at blanks that are outside of quotes and brackets: ``--initial np.ones((3, 2)) f`` is three words."""
+    words: list[str] = []
+    current, quote, depth = "", "", 0
+    for character in line:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character.isspace() and depth <= 0:
+            words += [current] if current else []
+            current = ""
+            continue
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        current += character
+    return [*words, current] if current else words
+
+
+def unquoted(word: str) -> str:
+    """Return a word without the quotes around it, if they are around all of it."""
+    is_quoted = len(word) >= 2 and word[0] == word[-1] and word[0] in "'\"" and word.count(word[0]) == 2
+    return word[1:-1] if is_quoted else word
+
+
+def _after(line: str, words: list[str]) -> str:
+    position = 0
+    for word in words:
+        position = line.index(word, position) + len(word)
+    return line[position:].strip()
+
+
+def _usage_error(parser: Any, message: str, words: list[str]) -> PxUsageError:
+    options = sorted(option for action in parser._actions for option in action.option_strings)
+    magic = f"%{parser.prog.lstrip('%')}"
+    unknown = next((w for w in words if w.startswith("-") and w.split("=")[0] not in options), "")
+    if "unrecognized" in message and unknown:
+        hint = nearest(unknown, [option for option in options if option.startswith("--")])
+        return PxUsageError(f"{magic} has no option `{unknown}`.{hint}\n`{magic}?` lists its options.")
+    return PxUsageError(f"{magic}: {message}.\n`{magic}?` shows its options.")
+
+
+def renames(specs: list[str] | None) -> dict[str, str]:
+    """Return dest to source for `-i a,b`, `-i r=py`, given any number of times."""
+    pairs = {}
+    for spec in specs or []:
+        for piece in spec.split(","):
+            if piece.strip():
+                try:
+                    dest, source = parse_rename(piece.strip())
+                except ValueError as error:
+                    raise PxUsageError(str(error)) from None
+                pairs[dest] = source
+    return pairs
+
+
+def names_and_values(text: str) -> tuple[list[str], dict[str, ast.expr]]:
+    """Read ``a b x=f(1, 2)``: names, and assignments whose right sides are expressions.
+
+    Raises
+    ------
+    PxUsageError
+        A piece is neither.
+    """
+    names: list[str] = []
+    values: dict[str, ast.expr] = {}
+    for piece in _pieces(text):
+        name, is_assignment, right = piece.partition("=")
+        if piece.isidentifier():
+            names.append(piece)
+        elif is_assignment and name.strip().isidentifier():
+            values[name.strip()] = expression(right)
+        else:
+            raise PxUsageError(f"`{piece}` is neither a name nor `name=expression`. Write `%pxpush a b x=1+2`.")
+    return names, values
+
+
+def _pieces(text: str) -> list[str]:
+    """Cut before every name that can only begin something new: one that follows a whole operand."""
+    starts: list[int] = []
+    depth, follows_operand = 0, False
+    for token in _tokens(text):
+        is_name = token.type == tokenize.NAME and not keyword.iskeyword(token.string)
+        if depth == 0 and is_name and (follows_operand or not starts):
+            starts.append(token.start[1])
+        elif depth == 0 and token.string == ",":
+            follows_operand = True
+            continue
+        depth += (token.string in "([{") - (token.string in ")]}") if token.type == tokenize.OP else 0
+        is_value = token.type in (tokenize.NUMBER, tokenize.STRING) or token.string in ("None", "True", "False")
+        follows_operand = is_name or is_value or (token.type == tokenize.OP and token.string in ")]}")
+    if not starts:
+        return [text.strip()] if text.strip() else []
+    bounds = [0, *starts[1:], len(text)]
+    return [text[a:b].strip().rstrip(",").strip() for a, b in itertools.pairwise(bounds)]
+
+
+def _tokens(text: str) -> list[tokenize.TokenInfo]:
+    skipped = (tokenize.NEWLINE, tokenize.NL, tokenize.ENDMARKER, tokenize.COMMENT)
+    try:
+        return [t for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type not in skipped]
+    except (tokenize.TokenError, IndentationError) as error:
+        raise PxUsageError(f"`{text}` is not whole: {error.args[0]}.") from None
+
+
+def expression(text: str) -> ast.expr:
+    """Read one expression.
+
+    Raises
+    ------
+    PxUsageError
+    """
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise PxUsageError(f"`{text.strip()}` is no expression: {error.msg}.") from None
+
+
+def evaluate(node: ast.expr, names: ChainMap[str, Any]) -> Any:
+    """Evaluate an expression of a magic line as the notebook, or the function that called the magic, would.
+
+    Functions made in it have the notebook as their globals: they see later values of its names.
+
+    Raises
+    ------
+    Exception
+        Whatever the expression raises, shown in two lines.
+    """
+    local = names.maps[0]
+    namespace: Any = names.maps[-1]  # the dictionary itself
+    used = sorted({part.id for part in ast.walk(node) if isinstance(part, ast.Name)} & local.keys())
+    arguments = ast.arguments([], [ast.arg(name) for name in used], kwonlyargs=[], kw_defaults=[], defaults=[])
+    whole = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, node)))
+    try:
+        return eval(compile(whole, "<pxtools>", "eval"), namespace)(*(local[name] for name in used))
+    except Exception as error:
+        show_short(error, [f"{error_name(error)}: {error}", f"in the line's `{ast.unparse(node)}`; nothing was sent"])
+        raise
+
+
+def expressions(text: str) -> list[ast.expr]:
+    """Read expressions that stand one after another: ``f range(10) [1, 2]``.
+
+    A new one begins where a blank stands between two operands; so `f (1, 2)` is two, and `f(1, 2)` one.
+
+    Raises
+    ------
+    PxUsageError
+        A piece is no expression, or it looks like an option: ``-o``.
+    """
+    starts, depth, is_complete, end = [0], 0, False, 0
+    for token in _tokens(text):
+        position, string = token.start[1], token.string
+        if depth == 0 and is_complete and position > end:
+            if string == "-" and not text[position + 1 : position + 2].isspace():
+                raise PxUsageError(f"`{text[position:].split(maxsplit=1)[0]}` is no option here.")
+            is_word = token.type == tokenize.NAME and string not in _CONTINUES
+            if is_word or token.type in (tokenize.NUMBER, tokenize.STRING) or string in "([{":
+                starts.append(position)
+        depth += (string in "([{") - (string in ")]}") if token.type == tokenize.OP else 0
+        is_value = token.type in (tokenize.NUMBER, tokenize.STRING) or string in ("None", "True", "False")
+        is_name = token.type == tokenize.NAME and not keyword.iskeyword(string)
+        is_complete = is_name or is_value or (token.type == tokenize.OP and string in ")]}")
+        end = token.end[1]
+    pieces = [text[a:b].strip() for a, b in itertools.pairwise([*starts, len(text)])]
+    return [expression(piece) for piece in pieces if piece]

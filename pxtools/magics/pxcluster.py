@@ -1,0 +1,93 @@
+"""`%pxcluster`: start, connect, resize, restart, stop, and how things stand."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from IPython.core.magic import line_magic, magics_class, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from pxtools.errors import PxUsageError, nearest
+from pxtools.magics.common import PxMagics, read_line
+from pxtools.magics.display import Table
+from pxtools.results import human_bytes
+
+VERBS = ("start", "connect", "resize", "restart", "stop", "status")
+
+
+@magics_class
+class PxCluster(PxMagics):
+    """The cluster of this notebook."""
+
+    @no_var_expand
+    @line_magic
+    @magic_arguments()
+    @argument("verb", nargs="?", default="status", help="start, connect, resize, restart, stop or status (default).")
+    @argument("-n", type=int, help="Number of engines; one per core by default.")
+    @argument("--engines", default="local", help="Launcher: local, mpi, ssh, slurm, pbs, … as ipyparallel knows them.")
+    @argument("--profile", help="IPython profile of the cluster.")
+    @argument("--cluster-id", help="Id of the cluster.")
+    @argument("--file", help="connect: cluster-*.json or ipcontroller-client.json.")
+    @argument("--no-cwd", action="store_true", help="Engines of this host do not follow the notebook's directory.")
+    def pxcluster(self, line: str) -> Any:
+        """Start, connect to, resize, restart or stop the engines; alone, tell how they stand.
+
+        The first magic that needs engines does this by itself: it takes the cluster that is there, else starts one.
+
+        Examples
+        --------
+        >>> %pxcluster start -n 4
+        >>> %pxcluster resize -n 2
+        >>> %pxcluster
+        """
+        args = read_line(self.pxcluster, line)
+        if args.verb not in VERBS:
+            raise PxUsageError(f"`%pxcluster {args.verb}`: {', '.join(VERBS)} are known.{nearest(args.verb, VERBS)}")
+        if args.no_cwd:
+            self.session.settings.follow_cwd = False
+        return getattr(self, f"_{args.verb}")(args)
+
+    def _start(self, args: Any) -> None:
+        self.session.start(args.n, engines=args.engines, profile=args.profile, cluster_id=args.cluster_id)
+
+    def _connect(self, args: Any) -> None:
+        self.session.connect(file=args.file, profile=args.profile, cluster_id=args.cluster_id)
+
+    def _resize(self, args: Any) -> None:
+        if args.n is None or args.n < 1:
+            raise PxUsageError("say how many engines: `%pxcluster resize -n 4`.")
+        print(f"{len(self.session.resize(args.n))} engines")
+
+    def _restart(self, args: Any) -> None:
+        print(f"{len(self.session.restart())} new engines")
+
+    def _stop(self, args: Any) -> None:
+        if not self.session.is_connected:
+            print("no engines are in use")
+            return
+        was_ours = self.session.connection.is_ours
+        self.session.disconnect()
+        print("engines stopped" if was_ours else "left the cluster; it goes on, pxtools did not start it")
+
+    def _status(self, args: Any) -> Any:
+        if not self.session.is_connected:
+            print("no engines yet: the first magic that needs some finds or starts them; or `%pxcluster start -n 4`")
+            return None
+        return status(self.session)
+
+
+def status(session: Any) -> Table:
+    """Return a table of the engines: host, pid, cores, memory, busy or idle, directory."""
+    wire = session.wire
+    busy = wire.busy(wire.ids)
+    idle = [i for i in wire.ids if i not in busy]
+    fresh = wire.describe(idle)
+    rows = []
+    for i in wire.ids:
+        said = fresh.get(i, wire.engines[i])
+        host = "this host" if said["host"] == platform.node() else said["host"]
+        state = "idle" if i in idle else "busy"
+        rows.append((i, host, said["pid"], said["cores"], human_bytes(said["memory"]), state, said["cwd"]))
+    header = ("engine", "host", "pid", "cores", "memory", "state", "directory")
+    return Table(header, [tuple(map(str, row)) for row in rows], caption=session.connection.origin)

@@ -1,0 +1,45 @@
+"""`%pxcollect`: one value per engine, combined as asked."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from IPython.core.magic import line_magic, magics_class, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from pxtools.errors import PxUsageError
+from pxtools.magics.common import PxMagics, expression, read_line
+from pxtools.session.state import collect
+
+
+@magics_class
+class PxCollect(PxMagics):
+    """Values from the engines."""
+
+    @no_var_expand
+    @line_magic
+    @magic_arguments()
+    @argument("-o", "--out", help="Bind the result to this name, too.")
+    @argument("--how", help="list, concat, stack, dict, first or same; a PerEngine value when left out.")
+    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("rest", nargs=argparse.REMAINDER, help="A name or an expression, evaluated on the engines.")
+    def pxcollect(self, line: str) -> Any:
+        """Return the value of a name or expression on every engine.
+
+        Large values stay on the engines until they are used.
+
+        Examples
+        --------
+        >>> x = %pxcollect points
+        >>> %pxcollect --how concat -o points points[:, 0]
+        """
+        args = read_line(self.pxcollect, line, expression)
+        if not args.rest:
+            raise PxUsageError("nothing to collect. Write `%pxcollect NAME`.")
+        if args.out is not None and not args.out.isidentifier():
+            raise PxUsageError(f"`-o {args.out}`: give a name.")
+        value = collect(self.session, args.rest, how=args.how, targets=args.targets)
+        if args.out is not None:
+            self.session.namespace[args.out] = value
+        return value

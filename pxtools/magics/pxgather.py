@@ -1,0 +1,38 @@
+"""`%pxgather`: the pieces of a scattered name put together again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from IPython.core.magic import line_magic, magics_class, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from pxtools.errors import PxUsageError
+from pxtools.magics.common import PxMagics, read_line
+from pxtools.session.scatter import gather
+
+
+@magics_class
+class PxGather(PxMagics):
+    """Pieces from the engines."""
+
+    @no_var_expand
+    @line_magic
+    @magic_arguments()
+    @argument("-o", "--out", help="Bind the result to this name, too.")
+    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("name", nargs="?", help="A name on the engines.")
+    def pxgather(self, line: str) -> Any:
+        """Put the engines' pieces of a name together, in engine order, exactly as `%pxscatter` cut them.
+
+        Examples
+        --------
+        >>> A2 = %pxgather A
+        """
+        args = read_line(self.pxgather, line)
+        if not args.name or not args.name.isidentifier():
+            raise PxUsageError("name what to gather: `%pxgather A`.")
+        value = gather(self.session, args.name, targets=args.targets)
+        if args.out is not None:
+            self.session.namespace[args.out] = value
+        return value

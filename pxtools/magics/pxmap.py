@@ -1,0 +1,63 @@
+"""`%pxmap`: a balanced map over the engines."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from typing import Any
+
+from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from pxtools.errors import PxUsageError
+from pxtools.magics.common import PxMagics, evaluate, expressions, read_line
+from pxtools.session.mapping import map_on
+
+__all__ = ["PxMap", "expressions"]
+
+
+@magics_class
+class PxMap(PxMagics):
+    """Maps over the engines."""
+
+    @no_var_expand
+    @needs_local_scope
+    @line_magic
+    @magic_arguments()
+    @argument("-o", "--out", help="Bind the results to this name, too.")
+    @argument("--unordered", action="store_true", help="Results in the order in which they are ready.")
+    @argument("--chunksize", default="auto", help="Items per message, or auto: follows the time an item takes.")
+    @argument("--timeout", type=float, help="Interrupt the engines after so many seconds.")
+    @argument("--seed", type=int, help="Give each item its own px_rng, the same on any number of engines.")
+    @argument("--return-exceptions", action="store_true", help="Put exceptions among the results.")
+    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("rest", nargs=argparse.REMAINDER, help="The function, then one iterable for each of its arguments.")
+    def pxmap(self, line: str, local_ns: dict[str, Any] | None = None) -> Any:
+        """Map a function over items on the engines, with everything that it needs.
+
+        Examples
+        --------
+        >>> squares = %pxmap square range(10)
+        >>> %pxmap -o areas area widths heights
+        """
+        args = read_line(self.pxmap, line, expressions)
+        nodes = expressions(args.rest)
+        if len(nodes) < 2:
+            raise PxUsageError("give a function and its items: `%pxmap f items`.")
+        function, *iterables = [evaluate(node, self.names(local_ns)) for node in nodes]
+        results = map_on(
+            self.session,
+            function,
+            *iterables,
+            ordered=not args.unordered,
+            chunksize=int(args.chunksize) if args.chunksize.isdecimal() else args.chunksize,
+            seed=args.seed,
+            return_exceptions=args.return_exceptions,
+            timeout_s=args.timeout,
+            targets=args.targets,
+            local=self.locals_only(local_ns),
+            labels=[ast.unparse(node) for node in nodes[1:]],
+        )
+        if args.out is not None:
+            self.session.namespace[args.out] = results
+        return results

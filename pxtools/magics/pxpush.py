@@ -1,0 +1,48 @@
+"""`%pxpush`: names and values to the engines."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from pxtools.errors import PxUsageError
+from pxtools.magics.common import PxMagics, evaluate, names_and_values, read_line
+from pxtools.session.state import push
+
+
+@magics_class
+class PxPush(PxMagics):
+    """Names to the engines."""
+
+    @no_var_expand
+    @needs_local_scope
+    @line_magic
+    @magic_arguments()
+    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("rest", nargs=argparse.REMAINDER, help="Names, and name=expression.")
+    def pxpush(self, line: str, local_ns: dict[str, Any] | None = None) -> None:
+        """Send names of the notebook to the engines, functions and classes with all that they use.
+
+        Only what changed travels. `name=expression` sets the engines' value and keeps it until the notebook rebinds
+        that name.
+
+        Examples
+        --------
+        >>> %pxpush a b f
+        >>> %pxpush CONSTANT=5 grid=np.linspace(0, 1, 101)
+        """
+        args = read_line(self.pxpush, line, names_and_values)
+        names, values = names_and_values(args.rest)
+        if not names and not values:
+            raise PxUsageError("nothing to push. Write `%pxpush a b x=1+2`.")
+        known = self.names(local_ns)
+        push(
+            self.session,
+            names,
+            {name: evaluate(node, known) for name, node in values.items()},
+            targets=args.targets,
+            local=self.locals_only(local_ns),
+        )

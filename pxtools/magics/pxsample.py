@@ -1,0 +1,103 @@
+"""`%pxsample`: Monte Carlo sampling of any density, on all engines."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from pxtools.errors import PxUsageError
+from pxtools.magics.common import PxMagics, evaluate, read_line
+from pxtools.magics.pxmap import expressions
+from pxtools.sampling import Samples
+from pxtools.session.sampling import sample
+
+
+@magics_class
+class PxSample(PxMagics):
+    """Sampling on the engines."""
+
+    @no_var_expand
+    @needs_local_scope
+    @line_magic
+    @magic_arguments()
+    @argument("--density", action="store_true", help="The target returns a density, not a log-density.")
+    @argument("--initial", help="Start points: an expression, (n_chains, n_params) or one point for all chains.")
+    @argument("--step", default="0.1", help="rwm: half-width of the uniform box (an expression; one or per parameter).")
+    @argument("--draws", type=int, default=1000, help="Draws kept per chain (default 1000).")
+    @argument("--warmup", type=int, help="Steps discarded per chain (default 100 for rwm).")
+    @argument("--chains", type=int, help="Chains; rows of --initial, else two per engine and at least four.")
+    @argument("--thin", type=int, default=1, help="Keep every so manieth step.")
+    @argument("--sampler", default="rwm", help="rwm: the uniform random walk.")
+    @argument("--seed", type=int, help="Draws are the same for a seed on any number of engines.")
+    @argument("--bounds", help="Hard bounds: (low, high), one pair per parameter, or a dict by name.")
+    @argument("--scale", type=float, default=1.0, help="Spread of random starts where there are no bounds.")
+    @argument("--scalar", action="store_true", default=None, help="Call the target with one float per parameter.")
+    @argument("--vectorized", action="store_true", help="The target takes (n_points, n_params), returns (n_points,).")
+    @argument("--names", help="Parameter names: a,b,c.")
+    @argument("--timeout", type=float, help="Stop after so many seconds.")
+    @argument("--plot", action="store_true", help="Show the picture, too.")
+    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("-o", "--out", help="Bind the Samples to this name, too.")
+    @argument("rest", nargs=argparse.REMAINDER, help="The target; options may follow it as well.")
+    def pxsample(self, line: str, local_ns: dict[str, Any] | None = None) -> Samples:
+        """Sample a density with many chains over the engines.
+
+        The target is a Python function or one compiled by Cython. One required parameter: it gets a float64 vector;
+        two or more: it gets floats, and their names are the parameter names. The constants, helpers and modules that
+        it uses are found and sent. The draws are bit-identical for any number of engines.
+
+        Examples
+        --------
+        >>> %pxsample gaussian --density --initial starts --draws 10000 --seed 1 -o walk
+        """
+        args = read_line(self.pxsample, target_last(line))
+        if len(expressions(args.rest)) != 1:
+            raise PxUsageError(f"`{args.rest}`: give one target. Write `%pxsample f --draws 1000`.")
+        names = self.names(local_ns)
+
+        def value(text: str | None) -> Any:
+            return None if text is None else evaluate(expressions(text)[0], names)
+
+        def keep(partial: Samples) -> None:
+            if args.out is not None:
+                self.session.namespace[args.out] = partial
+                print(f"interrupted: `{args.out}` holds the {partial.n_draws:,} draws per chain that there are")
+
+        samples = sample(
+            self.session,
+            value(args.rest),
+            density=args.density,
+            scalar=args.scalar,
+            vectorized=args.vectorized,
+            names=args.names.split(",") if args.names else None,
+            targets=args.targets,
+            timeout_s=args.timeout,
+            local=self.locals_only(local_ns),
+            on_partial=keep,
+            draws=args.draws,
+            warmup=args.warmup,
+            chains=args.chains,
+            thin=args.thin,
+            step=value(args.step),
+            initial=value(args.initial),
+            bounds=value(args.bounds),
+            scale=args.scale,
+            seed=args.seed,
+            sampler=args.sampler,
+        )
+        if args.out is not None:
+            self.session.namespace[args.out] = samples
+        if args.plot:
+            samples.plot()
+        return samples
+
+
+def target_last(line: str) -> str:
+    """Move the target behind the options: `f --draws 10` reads as `--draws 10 f`."""
+    first, _, rest = line.strip().partition(" -")
+    if not rest or first.startswith("-"):
+        return line
+    return f"-{rest} {first}"

@@ -1,0 +1,52 @@
+"""`%pxscatter`: a sequence cut into one piece per engine."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from pxtools.errors import PxUsageError
+from pxtools.magics.common import PxMagics, evaluate, names_and_values, read_line
+from pxtools.session.scatter import scatter
+
+
+@magics_class
+class PxScatter(PxMagics):
+    """Pieces to the engines."""
+
+    @no_var_expand
+    @needs_local_scope
+    @line_magic
+    @magic_arguments()
+    @argument("--axis", type=int, default=0, help="Axis along which arrays are cut.")
+    @argument("--flatten", action="store_true", help="One item per engine arrives as the item itself.")
+    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("rest", nargs=argparse.REMAINDER, help="Names, and name=expression; --flatten and --axis may follow.")
+    def pxscatter(self, line: str, local_ns: dict[str, Any] | None = None) -> None:
+        """Cut lists, arrays or DataFrames into consecutive pieces, one per engine, under the same name there.
+
+        `%pxgather` puts them together exactly as they were.
+
+        Examples
+        --------
+        >>> %pxscatter A
+        >>> %pxscatter --flatten ids=[10, 20, 30, 40]
+        """
+        args = read_line(self.pxscatter, options_first(line))
+        names, values = names_and_values(args.rest)
+        if not names and not values:
+            raise PxUsageError("nothing to scatter. Write `%pxscatter A` or `%pxscatter a=range(16)`.")
+        known = self.names(local_ns)
+        pieces = {name: self.lookup(name, local_ns) for name in names}
+        pieces |= {name: evaluate(node, known) for name, node in values.items()}
+        for name, value in pieces.items():
+            scatter(self.session, name, value, axis=args.axis, flatten=args.flatten, targets=args.targets)
+
+
+def options_first(line: str) -> str:
+    """Move options that stand behind the names to the front: `A --flatten` reads as `--flatten A`."""
+    first, separator, rest = line.strip().partition(" --")
+    return f"--{rest} {first}" if separator and not first.startswith("-") else line

@@ -1,0 +1,81 @@
+"""Tasks: objects that an engine keeps, and calls that use them, so that a function travels once and not per call."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pxtools.remote import failures
+from pxtools.remote.engine import Engine, Message, receive
+
+
+def keep(engine: Engine, message: Message) -> Message:
+    """Take in a parcel, and an object under a token."""
+    conflicts = receive(engine, message["parcel"])
+    engine.tasks[message["token"]] = engine.unpack(message["task"])
+    return {"conflicts": conflicts}
+
+
+def release(engine: Engine, message: Message) -> Message:
+    """Forget a kept object."""
+    engine.tasks.pop(message["token"], None)
+    return {}
+
+
+def call_task(engine: Engine, message: Message) -> Message:
+    """Call `module.function(kept object, *args)`; return its value and the seconds that it took."""
+    module, _, name = message["function"].rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    began = time.perf_counter()
+    value = function(engine.tasks[message["token"]], *message["args"])
+    return {"value": value, "seconds": time.perf_counter() - began}
+
+
+def map_items(engine: Engine, message: Message) -> Message:
+    """Call the kept function with each item; stop at the first exception unless they are to be returned.
+
+    Parameters
+    ----------
+    message
+        ``token``; ``items``, a packed list of argument tuples; ``first``, the number of the first item; ``seed`` (or
+        None); ``return_exceptions``.
+
+    Returns
+    -------
+    dict
+        ``results`` (packed list), ``seconds``, ``failed`` (number of the item) and ``failure`` if one failed.
+    """
+    function = engine.tasks[message["token"]]
+    results: list[Any] = []
+    answer: Message = {}
+    began = time.perf_counter()
+    for number, item in enumerate(engine.unpack(message["items"]), start=message["first"]):
+        if message["seed"] is not None:
+            engine.seed(message["seed"], number)
+        try:
+            results.append(function(*item))
+        except Exception as error:
+            if message["return_exceptions"]:
+                results.append(error)
+                continue
+            answer = {"failed": number, "failure": failures.describe(error, engine.namespace)}
+            break
+    return {"results": _packed_results(engine, results), "seconds": time.perf_counter() - began, **answer}
+
+
+def _packed_results(engine: Engine, results: list[Any]) -> Any:
+    """Pack all results at once; if one cannot be pickled, put a description in its place."""
+    try:
+        return engine.pack(results)
+    except Exception:
+        return engine.pack([_or_description(engine.pack, result) for result in results])
+
+
+def _or_description(pack: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        pack(value)
+        return value
+    except Exception as error:
+        return TypeError(f"a {type(value).__name__} cannot travel: {error}")

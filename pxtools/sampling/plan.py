@@ -1,0 +1,253 @@
+"""What is to be done: every option checked, every default filled in, before anything runs."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import SeedSequence
+from numpy.typing import ArrayLike, NDArray
+
+from pxtools.errors import PxUsageError, nearest
+from pxtools.sampling.samplers import SAMPLERS
+from pxtools.sampling.starts import Bounds, Initial, RandomStart, read_bounds, read_initial
+from pxtools.sampling.targets import Target
+
+
+@dataclass(frozen=True, eq=False)
+class SamplePlan:
+    """A run that can be carried out: the same plan gives the same draws, wherever its groups run.
+
+    Attributes
+    ----------
+    target_name, names : str, tuple of str
+        The function and its parameters.
+    is_density : bool
+        The target returns a density.
+    sampler : str
+        A key of `SAMPLERS`.
+    draws, warmup, thin : int
+        Kept draws per chain, discarded steps, steps per kept draw.
+    n_chains, n_groups : int
+        Chains, and the scheduling groups they form; group `g` holds the chains `g * k … (g + 1) * k - 1`.
+    seed : int
+        The entropy of all streams; fresh when none was given.
+    step : (n_params,) array
+        Half-width of the proposal per parameter.
+    lower, upper : (n_params,) array
+        Hard bounds, infinite where there are none.
+    initial : (n_chains, n_params) array
+        Start points; empty when they are random.
+    random_start : RandomStart or None
+        How start points are drawn.
+    notes : tuple of str
+        What the user should know about the defaults that were filled in.
+    """
+
+    target_name: str
+    names: tuple[str, ...]
+    is_density: bool
+    sampler: str
+    draws: int
+    warmup: int
+    thin: int
+    n_chains: int
+    n_groups: int
+    seed: int
+    step: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    initial: NDArray[np.float64]
+    random_start: RandomStart | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_steps(self) -> int:
+        """Steps that each group takes in all, warm-up included."""
+        return self.warmup + self.draws * self.thin
+
+
+def make_plan(
+    target: Target,
+    *,
+    draws: int = 1_000,
+    warmup: int | None = None,
+    chains: int | None = None,
+    thin: int = 1,
+    step: ArrayLike = 0.1,
+    initial: Initial | None = None,
+    bounds: Bounds | None = None,
+    scale: float = 1.0,
+    seed: int | None = None,
+    sampler: str = "rwm",
+    default_chains: int = 4,
+) -> SamplePlan:
+    """Check the options of a run and fill in its defaults.
+
+    Parameters
+    ----------
+    target : Target
+        From `resolve_target`.
+    draws, warmup, thin : int
+        Kept draws per chain; discarded steps (default: the sampler's); steps per kept draw.
+    chains : int, optional
+        Default: the rows of `initial`, else `default_chains`, rounded up to whole groups.
+    step : float or (n_params,) array
+        `rwm`: half-width of the uniform box.
+    initial : (n_chains, n_params) or (n_params,) array, or callable, optional
+        Start points; one point is for all chains; a callable gets a `numpy.random.Generator` and returns one point.
+    bounds : (low, high), (n_params, 2) array, or dict of name to (low, high), optional
+        Hard bounds of the support; start points are drawn inside when `initial` is missing.
+    scale : float
+        Standard deviation of random start points where bounds are missing.
+    seed : int, optional
+        Default: fresh entropy, which the result keeps.
+    sampler : str
+        A key of `SAMPLERS`.
+    default_chains : int
+        Chains when neither `chains` nor `initial` tells; a session asks for at least two per engine.
+
+    Raises
+    ------
+    PxUsageError
+        An option that cannot be carried out, or two that contradict each other.
+    """
+    if sampler not in SAMPLERS:
+        raise PxUsageError(
+            f"There is no sampler `{sampler}`.{nearest(sampler, SAMPLERS)}\nType --sampler {' | '.join(SAMPLERS)}."
+        )
+    seed = _entropy(seed)
+    box = read_bounds(target, bounds)
+    points = None
+    if initial is not None:
+        points = read_initial(initial, target, _count("chains", chains), default_chains, seed)
+    target = target.with_size(_n_params(target, points, box))
+    lower, upper = _full_box(target, box)
+    random_start = RandomStart(lower, upper, _positive("scale", scale)) if points is None else None
+    _check_inside(target, points, lower, upper)
+    per_group = SAMPLERS[sampler].chains_per_group
+    n_chains = len(points) if points is not None else _whole_groups(_count("chains", chains), default_chains, per_group)
+    return SamplePlan(
+        target_name=target.name,
+        names=target.names,
+        is_density=target.is_density,
+        sampler=sampler,
+        draws=_count("draws", draws) or 1,
+        warmup=SAMPLERS[sampler].warmup if warmup is None else _count("warmup", warmup, least=0) or 0,
+        thin=_count("thin", thin) or 1,
+        n_chains=n_chains,
+        n_groups=n_chains // per_group,
+        seed=seed,
+        step=_steps(target, step),
+        lower=lower,
+        upper=upper,
+        initial=np.empty((0, len(target.names))) if points is None else points,
+        random_start=random_start,
+        notes=_start_notes(random_start),
+    )
+
+
+def _entropy(seed: int | None) -> int:
+    if seed is None:
+        fresh = SeedSequence().entropy
+        assert isinstance(fresh, int)
+        return fresh
+    return _count("seed", seed, least=0) or 0
+
+
+def _count(option: str, value: int | None, least: int = 1) -> int | None:
+    """Return a whole number of at least `least`; None stays None."""
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise PxUsageError(f"--{option} is {value!r}.\nGive a whole number, {least} or more.")
+    return number
+
+
+def _positive(option: str, value: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not 0 < number < np.inf:
+        raise PxUsageError(f"--{option} is {value!r}.\nGive a positive number.")
+    return number
+
+
+def _steps(target: Target, step: ArrayLike) -> NDArray[np.float64]:
+    try:
+        steps = np.broadcast_to(np.asarray(step, dtype=np.float64), (len(target.names),)).copy()
+    except (TypeError, ValueError):
+        steps = np.zeros(1)
+    if not ((steps > 0) & (steps < np.inf)).all():
+        raise PxUsageError(
+            f"--step is {step!r}.\nGive a positive number, or one for each of the {len(target.names)} parameter(s) "
+            f"({', '.join(target.names)})."
+        )
+    return steps
+
+
+def _n_params(
+    target: Target, points: NDArray[np.float64] | None, box: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+) -> int:
+    """Return the number of parameters, from the start points, the bounds or the names."""
+    if points is not None:
+        return int(points.shape[1])
+    if target.is_scalar:
+        return len(target.names)
+    if box is not None and box[0].ndim == 1:
+        return len(box[0])
+    if box is not None and target.names:
+        return len(target.names)
+    raise PxUsageError(
+        f"`{target.name}` takes a vector, so how many parameters it has and where to start is open.\n"
+        f"Type --initial X, X of shape (chains, parameters), or --bounds [(low, high), ...], one pair for each."
+    )
+
+
+def _full_box(
+    target: Target, box: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    size = len(target.names)
+    if box is None:
+        return np.full(size, -np.inf), np.full(size, np.inf)
+    if box[0].ndim == 1 and len(box[0]) != size:
+        raise PxUsageError(
+            f"--bounds has {len(box[0])} pair(s), `{target.name}` {size} parameter(s) ({', '.join(target.names)}).\n"
+            f"Give one (low, high) for all, or one for each."
+        )
+    return np.broadcast_to(box[0], (size,)).copy(), np.broadcast_to(box[1], (size,)).copy()
+
+
+def _check_inside(
+    target: Target, points: NDArray[np.float64] | None, lower: NDArray[np.float64], upper: NDArray[np.float64]
+) -> None:
+    if points is None:
+        return
+    outside = np.flatnonzero(((points < lower) | (points > upper)).any(axis=1))
+    if outside.size:
+        row = int(outside[0])
+        raise PxUsageError(
+            f"Row {row} of --initial, {points[row].tolist()}, is outside --bounds; so are {outside.size - 1} others.\n"
+            f"Move it inside, or widen --bounds."
+        )
+
+
+def _whole_groups(chains: int | None, default_chains: int, per_group: int) -> int:
+    wanted = default_chains if chains is None else chains
+    if chains is not None and chains % per_group:
+        raise PxUsageError(
+            f"--chains {chains} is not a whole number of groups of {per_group}.\nGive a multiple of {per_group}."
+        )
+    return -(-wanted // per_group) * per_group
+
+
+def _start_notes(random_start: RandomStart | None) -> tuple[str, ...]:
+    if random_start is None or random_start.is_inside_box:
+        return ()
+    return (f"Chains started at random points {random_start}: neither --initial nor finite --bounds said where.",)

@@ -1,0 +1,169 @@
+"""The boundary between the library and whoever schedules its groups.
+
+A scheduler does three things: `start_groups(plan)`, then `advance(target, state, n_steps)` for each group until
+`state.n_done == plan.n_steps`, on whatever machine and in whatever pieces, then `assemble(plan, chunks)`. `sample_here`
+is the one that needs no engines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pxtools.errors import PxUsageError
+from pxtools.sampling.plan import SamplePlan
+from pxtools.sampling.samplers import Chunk, GroupStats, advance, module_of
+from pxtools.sampling.targets import Target
+
+if TYPE_CHECKING:
+    from pxtools.sampling.samples import Samples
+
+#: how long a chunk of `sample_here` should take
+CHUNK_S = 0.2
+#: steps of the first chunk, when nothing is known about the target's speed
+FIRST_CHUNK = 100
+
+
+def start_groups(plan: SamplePlan) -> list[Any]:
+    """Return the state of every group before its first step, in group order.
+
+    Deterministic for a plan. The target is not called: the first chunk evaluates the start points, where it lives.
+    """
+    return [module_of(plan.sampler).start(plan, group) for group in range(plan.n_groups)]
+
+
+def assemble(
+    plan: SamplePlan,
+    chunks: Sequence[Sequence[Chunk]],
+    *,
+    seconds: float = float("nan"),
+    target_tier: str = "python",
+    notes: Iterable[str] = (),
+) -> Samples:
+    """Put the chunks of all groups together.
+
+    Parameters
+    ----------
+    plan : SamplePlan
+        The plan that was carried out.
+    chunks : sequence by group of sequence of Chunk
+        Each group's chunks in the order in which they were walked. Groups that got less far than others (an interrupt)
+        cut the result to the draws that every chain has, and a note says so.
+    seconds : float
+        Wall time of the run.
+    target_tier : str
+        `target.tier` where it ran.
+    notes : iterable of str
+        More for the user to know, shown under the summary.
+
+    Raises
+    ------
+    PxUsageError
+        Some chain has no draws yet.
+    """
+    from pxtools.sampling.samples import Samples
+
+    draws = [np.concatenate([chunk.draws for chunk in group], axis=1) for group in chunks if group]
+    values = [np.concatenate([chunk.values for chunk in group], axis=1) for group in chunks if group]
+    n_draws = min((array.shape[1] for array in draws), default=0)
+    if len(draws) != plan.n_groups or n_draws == 0:
+        raise PxUsageError(
+            "Not every chain has got through its warm-up, so there are no draws.\n"
+            "Let it run longer, or take a smaller --warmup."
+        )
+    stats = [group[-1].state.stats for group in chunks]
+    return Samples(
+        draws=np.concatenate([array[:, :n_draws] for array in draws]),
+        values=np.concatenate([array[:, :n_draws] for array in values]),
+        names=plan.names,
+        target_name=plan.target_name,
+        is_density=plan.is_density,
+        sampler=plan.sampler,
+        warmup=plan.warmup,
+        thin=plan.thin,
+        step=plan.step,
+        bounds=np.stack([plan.lower, plan.upper], axis=1),
+        seed=plan.seed,
+        initial=np.concatenate([group.initial for group in stats]),
+        acceptance_rate=np.concatenate([_acceptance_rate(group) for group in stats]),
+        n_evaluations=sum(group.n_evaluations for group in stats),
+        n_nan=sum(group.n_nan for group in stats),
+        first_nan=next((group.first_nan for group in stats if group.first_nan is not None), None),
+        seconds=seconds,
+        target_tier=target_tier,
+        notes=(*plan.notes, *notes, *_run_notes(plan, stats, n_draws)),
+    )
+
+
+def _acceptance_rate(stats: GroupStats) -> NDArray[np.float64]:
+    return np.asarray(stats.n_accepted / max(stats.n_kept_steps, 1), dtype=np.float64)
+
+
+def _run_notes(plan: SamplePlan, stats: Sequence[GroupStats], n_draws: int) -> list[str]:
+    notes = []
+    if n_draws < plan.draws:
+        notes.append(f"Stopped early: {n_draws:,} of {plan.draws:,} draws per chain.")
+    uncompiled = sum(not group.is_compiled for group in stats)
+    if uncompiled:
+        notes.append(
+            f"The loop ran uncompiled for {uncompiled} of {len(stats)} group(s) of chains: the same draws, but slower. "
+            f"To compile it, install pxtools there."
+        )
+    return notes
+
+
+def sample_here(
+    target: Target,
+    plan: SamplePlan,
+    progress: Callable[[int, int], None] | None = None,
+    chunk_s: float = CHUNK_S,
+) -> Samples:
+    """Carry the plan out in this process, one group after another.
+
+    Parameters
+    ----------
+    target : Target
+        What is sampled.
+    plan : SamplePlan
+        From `make_plan`.
+    progress : callable, optional
+        Called after each chunk with (steps done, steps in all), over all groups.
+    chunk_s : float
+        Seconds that a chunk should take; it never changes the draws.
+
+    Raises
+    ------
+    TargetError
+        The target returned no valid value, or a chain cannot start where it is told to.
+    KeyboardInterrupt
+        Ctrl-C; the draws so far are lost here, schedulers keep theirs.
+    """
+    began = time.perf_counter()
+    chunks: list[list[Chunk]] = []
+    for number, state in enumerate(start_groups(plan)):
+        chunks.append([])
+        for chunk in walk_group(target, state, plan.n_steps, chunk_s):
+            chunks[-1].append(chunk)
+            if progress is not None:
+                progress(number * plan.n_steps + chunk.state.n_done, plan.n_groups * plan.n_steps)
+    return assemble(plan, chunks, seconds=time.perf_counter() - began, target_tier=target.tier)
+
+
+def walk_group(target: Target, state: Any, n_steps: int, chunk_s: float = CHUNK_S) -> Iterator[Chunk]:
+    """Yield a group's chunks, each of about `chunk_s` seconds, until it has done `n_steps`."""
+    size = FIRST_CHUNK
+    while state.n_done < n_steps:
+        began = time.perf_counter()
+        chunk = advance(target, state, min(size, n_steps - state.n_done))
+        size = next_chunk_size(size, time.perf_counter() - began, chunk_s)
+        state = chunk.state
+        yield chunk
+
+
+def next_chunk_size(size: int, took_s: float, chunk_s: float = CHUNK_S) -> int:
+    """Return how many steps should take `chunk_s` when `size` steps took `took_s`; at most 50 times `size`."""
+    return max(1, int(size * min(50.0, chunk_s / max(took_s, 1e-9))))

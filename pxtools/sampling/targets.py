@@ -1,0 +1,229 @@
+"""What is sampled: a callable, how it is called, and what its parameters are named."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pxtools.errors import PxUsageError, TargetError
+from pxtools.kernels.rwm_numpy import value_at
+from pxtools.kernels.target_calls import call_text, is_refused, name_of, refuse_value
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A density or log-density with its calling convention.
+
+    Attributes
+    ----------
+    function : callable
+        Returns one real number. On an engine, the same function living there: `target.on(function)`.
+    name : str
+        What the user calls it.
+    names : tuple of str
+        Parameter names; empty while the length of a vector target's argument is unknown.
+    is_scalar : bool
+        Called with one Python float per parameter; otherwise with one float64 vector.
+    is_density : bool
+        Returns a density; otherwise a log-density.
+    is_vectorized : bool
+        Called with an (n_points, n_params) array and returns n_points values.
+    argument : str
+        The name of a vector target's argument, from which `x[0]`, `x[1]`, … are made.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    names: tuple[str, ...] = ()
+    is_scalar: bool = False
+    is_density: bool = False
+    is_vectorized: bool = False
+    argument: str = "x"
+
+    @property
+    def tier(self) -> str:
+        """What the function is made of: `python`, `cython`, or the name of its type."""
+        kind = type(self.function).__name__
+        return {"function": "python", "method": "python", "cython_function_or_method": "cython"}.get(kind, kind)
+
+    @property
+    def caller(self) -> Callable[..., Any]:
+        """What the kernels call at one point: the function itself, or one row at a time of a vectorised one."""
+        return _OneRow(self.function) if self.is_vectorized else self.function
+
+    def on(self, function: Callable[..., Any]) -> Target:
+        """Return the same target with another function object: the one that lives on this engine."""
+        return replace(self, function=function)
+
+    def with_size(self, n_params: int) -> Target:
+        """Return the target with a name for each of `n_params` parameters.
+
+        Raises
+        ------
+        PxUsageError
+            The target has another number of parameters.
+        """
+        if not self.names:
+            return replace(self, names=tuple(f"{self.argument}[{i}]" for i in range(n_params)))
+        if len(self.names) != n_params:
+            named = ", ".join(self.names)
+            raise PxUsageError(
+                f"`{self.name}` has {len(self.names)} parameter(s) ({named}), a start point {n_params}.\n"
+                f"Give --initial points of {len(self.names)} coordinate(s), in that order."
+            )
+        return self
+
+    def value_at(self, point: ArrayLike) -> float:
+        """Return the value at one point; it may be NaN, or minus infinity when it is a log-density.
+
+        Raises
+        ------
+        TargetError
+            No real number, a negative density, or plus infinity.
+        Exception
+            Whatever the function raises, with a note that names the call.
+        """
+        coordinates = _coordinates(point)
+        value = value_at(self.caller, coordinates, self.is_scalar)
+        if is_refused(value, self.is_density):
+            refuse_value(self.caller, value, coordinates, self.is_scalar, self.is_density)
+        return value
+
+    def is_inside(self, value: float) -> bool:
+        """Tell whether a point with this value belongs to the support: a chain can be there."""
+        return value > 0 if self.is_density else value > -np.inf
+
+    def check(self, point: ArrayLike, chain: int | None = None) -> float:
+        """Return the value at a start point, where it must be positive (density) or finite (log-density).
+
+        Raises
+        ------
+        TargetError
+            The value is one that `value_at` refuses, or a chain cannot start there.
+        """
+        value = self.value_at(point)
+        if not self.is_inside(value):
+            self.refuse_start(value, point, chain)
+        return value
+
+    def refuse_start(self, value: float, point: ArrayLike, chain: int | None = None) -> NoReturn:
+        """Raise the `TargetError` for a start point outside the support."""
+        call = call_text(self.caller, _coordinates(point), self.is_scalar)
+        who = "The chain" if chain is None else f"Chain {chain}"
+        need = "a positive density" if self.is_density else "a finite log-density"
+        raise TargetError(
+            f"{who} cannot start: {call} is {value!r}, and a start point needs {need}.\n"
+            f"Give start points inside the support: --initial X, or --bounds around it."
+        )
+
+
+def _coordinates(point: ArrayLike) -> list[float]:
+    return [float(coordinate) for coordinate in np.atleast_1d(np.asarray(point, dtype=np.float64))]
+
+
+class _OneRow:
+    """Calls a vectorised function at one point."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.func = function
+
+    def __call__(self, point: NDArray[np.float64]) -> Any:
+        values = np.asarray(self.func(point[np.newaxis, :]))
+        return values[0] if values.shape == (1,) else values
+
+
+def resolve_target(
+    function: Callable[..., Any],
+    *,
+    density: bool = False,
+    scalar: bool | None = None,
+    vectorized: bool = False,
+    names: Sequence[str] | None = None,
+) -> Target:
+    """Find out how a function is called: one required positional parameter means a vector, more mean floats.
+
+    Parameters
+    ----------
+    function : callable
+        A Python function, a function compiled by Cython, or any callable.
+    density : bool
+        It returns a density, not a log-density.
+    scalar : bool, optional
+        Call it with one float per parameter (True) or with one vector (False), whatever its signature says.
+    vectorized : bool
+        It takes an (n_points, n_params) array and returns n_points values.
+    names : sequence of str, optional
+        Parameter names in place of the signature's.
+
+    Raises
+    ------
+    PxUsageError
+        Not callable; no readable signature and not told how to call it; names that do not fit.
+    """
+    if not callable(function):
+        raise PxUsageError(
+            f"The target is no function but {type(function).__name__} ({function!r:.60}).\n"
+            f"Name a function that returns a log-density, or a density with --density."
+        )
+    if vectorized and scalar:
+        raise PxUsageError(
+            "--scalar and --vectorized contradict each other.\nUse one: floats, or an (n_points, n_params) array."
+        )
+    name, given = name_of(function), tuple(names or ())
+    if len(set(given)) != len(given):
+        raise PxUsageError(f"--names repeats a name: {', '.join(given)}.\nGive each parameter a name of its own.")
+    required, optional = _parameters(function, name, is_known=vectorized or scalar is not None)
+    is_scalar = False if vectorized else len(required) >= 2 if scalar is None else scalar
+    if is_scalar:
+        given = _scalar_names(name, given, required, optional)
+    elif scalar is None and not vectorized and not required:
+        raise PxUsageError(
+            f"`{name}` has no required parameter, so which ones to sample is open.\n"
+            f"Type --scalar --names {','.join(optional) or 'x,y'}"
+            f" to call it with floats."
+        )
+    argument = required[0] if required else "x"
+    return Target(function, name, given, is_scalar, density, vectorized, argument)
+
+
+def _parameters(function: Callable[..., Any], name: str, is_known: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the required and of the optional positional parameters."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        if is_known:
+            return (), ()
+        raise PxUsageError(
+            f"`{name}` does not tell its parameters (it is compiled without a signature).\n"
+            f"Type --scalar --names x,y to call it with floats, or --no-scalar to call it with one vector."
+        ) from None
+    unmet = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if unmet:
+        raise PxUsageError(
+            f"`{name}` needs the keyword argument(s) {', '.join(unmet)}, which sampling does not give.\n"
+            f"Fix them first: `functools.partial({name}, {unmet[0]}=...)`."
+        )
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
+    required = tuple(p.name for p in positional if p.default is p.empty)
+    return required, tuple(p.name for p in positional if p.default is not p.empty)
+
+
+def _scalar_names(
+    name: str, given: tuple[str, ...], required: tuple[str, ...], optional: tuple[str, ...]
+) -> tuple[str, ...]:
+    if not given and not required:
+        raise PxUsageError(f"`{name}` does not tell its parameters.\nName those to sample: --names x,y.")
+    is_open = not required and not optional  # no signature, or *args
+    if given and not is_open and not len(required) <= len(given) <= len(required) + len(optional):
+        raise PxUsageError(
+            f"--names gives {len(given)} name(s), `{name}` takes {len(required)} ({', '.join(required)}).\n"
+            f"Give one name per parameter, or leave --names out."
+        )
+    return given or required

@@ -1,0 +1,387 @@
+"""The session: the one object with state. It knows the cluster, what each engine holds, and the settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from pxtools.engines import Connection, Reply, Wire, connect, find, start
+from pxtools.engines.wire import name_engines
+from pxtools.errors import PxClusterError, PxUsageError, StaleValue
+from pxtools.remote.pickling import Namespace, Packed, unpack
+from pxtools.results import Described, PerEngine, Remote
+from pxtools.session.failures import to_exception
+from pxtools.session.outgoing import (
+    Gatherer,
+    Gathering,
+    Ledger,
+    Parcel,
+    check_limit,
+    same_host_path,
+)
+from pxtools.session.settings import Settings
+
+ENGINE = "pxtools.remote.engine."
+
+#: Called with a title; returns an object with `update(text, fraction)` and `close()`.
+ProgressFactory = Callable[[str], Any]
+
+
+class Session:
+    """One notebook and its engines.
+
+    Parameters
+    ----------
+    namespace
+        The notebook's names.
+    notify
+        Shows a line to the user; `print` by default.
+    progress
+        Makes a progress display for long work; None shows nothing.
+
+    Attributes
+    ----------
+    settings
+        See `Settings`.
+    ledger
+        What each engine was last sent.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        *,
+        settings: Settings | None = None,
+        notify: Callable[[str], None] = print,
+        progress: ProgressFactory | None = None,
+    ) -> None:
+        self.namespace = namespace
+        self.settings = settings or Settings()
+        self.notify = notify
+        self.progress = progress
+        self.ledger = Ledger()
+        self.files: dict[str, Namespace] = {}
+        #: import statements and expression values that new engines get too
+        self.imports: list[str] = []
+        self.overrides: dict[str, Packed] = {}
+        #: name -> how it was scattered (`pxtools.session.scatter.Cut`)
+        self.cuts: dict[str, Any] = {}
+        self._wire: Wire | None = None
+        self._released: dict[int, list[str]] = {}
+
+    # --- the cluster
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there are engines in use."""
+        return self._wire is not None
+
+    @property
+    def wire(self) -> Wire:
+        """The connection to engines: found or started on first use, with new engines made ready."""
+        if self._wire is None:
+            self._find_or_start()
+        assert self._wire is not None
+        self._welcome(self._wire)
+        return self._wire
+
+    @property
+    def connection(self) -> Connection:
+        """The client on the cluster, and whether the cluster is ours to stop."""
+        return self.wire.connection
+
+    @property
+    def client(self) -> Any:
+        """The real ipyparallel client."""
+        return self.wire.client
+
+    def _find_or_start(self) -> None:
+        connection = find(self.namespace)
+        if connection is None:
+            self.start(self.settings.engines or None)
+        else:
+            self._use(connection)
+
+    def start(self, n: int | None = None, **options: Any) -> list[int]:
+        """Start a cluster (see `pxtools.engines.start`) in place of the one in use; return its engines."""
+        n = n or os.cpu_count() or 1
+        display = self.progress(f"starting {n} engines") if self.progress else None
+        try:
+            self._use(start(n, **options))
+        finally:
+            if display is not None:
+                display.close()
+        return self.wire.ids
+
+    def connect(self, **where: Any) -> list[int]:
+        """Connect to a running cluster (see `pxtools.engines.connect`); return its engines."""
+        self._use(connect(**where))
+        return self.wire.ids
+
+    def _use(self, connection: Connection) -> None:
+        self.disconnect()
+        if not connection.client.ids:
+            origin = connection.origin
+            connection.close()
+            raise PxClusterError(f"{origin} has no engines.\nStart some: `ipcluster engines -n 4`.")
+        self._wire = Wire(connection)
+        self._wire.on_loss = self._say
+        self._welcome(self._wire)
+        n = len(self._wire.ids)
+        words = "1 engine ready" if n == 1 else f"{n} engines ready"
+        self.notify(f"{words} ({connection.origin})" if connection.origin else words)
+        for other in self._wire.other_clients():
+            self.notify(f"{other} uses these engines, too: names and random streams will get in each other's way.")
+        if not all(said["compiled"] for said in self._wire.engines.values()):
+            self.notify("compiled kernels are missing on some engines: their NumPy twins serve, slower.")
+
+    def _say(self, line: str) -> None:
+        self.notify(line)
+
+    def disconnect(self) -> None:
+        """Leave the cluster; stop it if pxtools started it."""
+        wire, self._wire = self._wire, None
+        self.ledger = Ledger()
+        self._released.clear()
+        if wire is not None:
+            wire.close()
+
+    def resize(self, n: int) -> list[int]:
+        """Make the cluster have `n` engines; new ones get the imports and names that the others hold."""
+        wire = self.wire
+        if wire.connection.cluster is None:
+            raise PxClusterError(
+                "this cluster is known by its connection file only, which cannot start or stop engines.\n"
+                "Connect with its cluster-*.json, or start engines where it was started."
+            )
+        have = len(wire.ids)
+        if n > have:
+            wire.connection.start_more(n - have)
+        elif n < have:
+            wire.connection.stop_engines(wire.ids[n:])
+        self._welcome(wire)
+        return wire.ids
+
+    def restart(self) -> list[int]:
+        """Replace every engine by a new one with the same imports and pushed names."""
+        wire = self.wire
+        n, old = len(wire.ids), wire.ids
+        if wire.connection.cluster is None:
+            self.resize(n)
+        wire.connection.start_more(n)
+        self._welcome(wire)
+        wire.connection.stop_engines(old)
+        self._welcome(wire)
+        return wire.ids
+
+    def _welcome(self, wire: Wire) -> None:
+        """Bring engines that are new here to the state that the others have."""
+        known = [i for i in wire.engines if i in wire.ids]
+        new = wire.prepare()
+        self.ledger.keep_only(wire.ids)
+        if not new or not known:
+            return
+        names = set().union(*(self.ledger.from_notebook.get(i, set()) for i in known))
+        names = {n for n in names if not isinstance(self.namespace.get(n), PerEngine)}  # theirs alone
+        gathering = self.gatherer().gather(names)
+        parcels = self.parcels(gathering, new)
+        for parcel in parcels.values():
+            parcel["values"] = {**parcel["values"], **self.overrides}
+        self._all_well(wire.call(ENGINE + "push", {i: {"parcel": parcels[i]} for i in new}))
+        if self.imports:
+            source = "\n".join(self.imports)
+            empty = self.parcels(Gathering(), new)
+            self._all_well(
+                wire.call(ENGINE + "execute_imports", {i: {"parcel": empty[i], "source": source} for i in new})
+            )
+
+    # --- what travels
+
+    def targets(self, spec: str | int | Iterable[int] | None = None) -> list[int]:
+        """Return engine numbers for what a user writes after `-t`.
+
+        Parameters
+        ----------
+        spec
+            ``0``, ``0,2``, ``::2``, ``all``, or the name of an ipyparallel view in the notebook.
+        """
+        return parse_targets(spec, self.wire.ids, self.namespace)
+
+    def gatherer(self, local: Mapping[str, Any] | None = None) -> Gatherer:
+        """Return what finds the values that a piece of work needs; `local` names go first."""
+        return Gatherer(self.namespace, self.settings, local)
+
+    def parcels(self, gathering: Gathering, engines: list[int]) -> dict[int, Parcel]:
+        """Return what each engine must be sent so that it holds what was gathered."""
+        here = platform.node()
+        wire = self._wire
+        assert wire is not None
+        n_hosts = len({said["host"] for said in wire.engines.values()})
+        check_limit(gathering, self.settings.push_limit * n_hosts, self.ledger, engines)
+        for name, item in gathering.items.items():
+            if not all(self.ledger.is_in_step(engine, item) for engine in engines):
+                self.overrides.pop(name, None)
+        path, cwd = same_host_path(), os.getcwd()
+        common: dict[int, Parcel] = {}
+        for engine in engines:
+            is_local = wire.engines[engine]["host"] == here
+            common[engine] = {
+                "cwd": cwd if is_local and self.settings.follow_cwd else None,
+                "path": path if is_local else (),
+                "forget": tuple(self._released.pop(engine, ())),
+            }
+        return self.ledger.parcels(gathering, engines, self.namespace, common)
+
+    def deliver(
+        self, function: str, gathering: Gathering, engines: list[int], build: Callable[[Parcel], dict[str, Any]]
+    ) -> dict[int, Reply]:
+        """Send a parcel and what `build` puts around it; once more where names were gone that should be there."""
+        replies: dict[int, Reply] = {}
+        waiting = engines
+        while waiting:
+            replies |= self.wire.call(function, self.messages(gathering, waiting, build))
+            waiting = self.lacking(replies) if waiting is engines else []
+        return {i: replies[i] for i in engines}
+
+    def messages(
+        self, gathering: Gathering, engines: list[int], build: Callable[[Parcel], dict[str, Any]]
+    ) -> dict[int, dict[str, Any]]:
+        """Return a message per engine; engines that get equal parcels share one message object."""
+        parcels = self.parcels(gathering, engines)
+        made = {id(parcel): build(parcel) for parcel in parcels.values()}
+        return {i: made[id(parcels[i])] for i in engines}
+
+    def lacking(self, replies: Mapping[int, Reply]) -> list[int]:
+        """Return engines that lack names which they should hold, and forget these in the ledger."""
+        found = {
+            i: reply.answer["lacking"] for i, reply in replies.items() if reply.answer and "lacking" in reply.answer
+        }
+        for engine, names in found.items():
+            self.ledger.forget(engine, names)
+        return list(found)
+
+    def tell(self, gathering: Gathering, conflicts: Mapping[int, list[str]]) -> None:
+        """Show the one-line notices of a transfer."""
+        for notice in gathering.notices:
+            self.notify(notice)
+        overwritten: dict[str, list[int]] = {}
+        for engine, names in conflicts.items():
+            for name in names:
+                overwritten.setdefault(name, []).append(engine)
+        for name, engines in overwritten.items():
+            self.notify(f"`{name}` differed here and on {name_engines(engines)}: the notebook's value was taken.")
+
+    # --- what comes back
+
+    def value_of(self, answer: Mapping[str, Any], engine: int) -> Any:
+        """Turn one engine's answer into a value, or into something that stands for it."""
+        if answer["kind"] == "value":
+            return self.unpack(answer["packed"], engine)
+        if answer["kind"] == "described":
+            return Described(engine, answer["type"], answer["text"], answer["why"])
+        keys = ("token", "nbytes", "type", "shape", "dtype")
+        remote = Remote(engine=engine, fetch=self._fetch, **{k: answer[k] for k in keys})
+        weakref.finalize(remote, _release, self._released, engine, remote.token)
+        return remote
+
+    def unpack(self, packed: Packed, engine: int) -> Any:
+        """Read a value; one that cannot be read here is described, never waited for."""
+        try:
+            return unpack(packed, self.namespace, self.files, keeps_classes=True)
+        except Exception as error:
+            return Described(engine, "value", f"{packed.nbytes} bytes", f"cannot be read here: {error}")
+
+    def _fetch(self, remotes: Sequence[Remote]) -> list[Any]:
+        """Return values that stayed on their engines, one of each engine, all at once."""
+        wire = self.wire
+        for remote in remotes:
+            if remote.engine not in wire.ids:
+                raise StaleValue(f"engine {remote.engine} is gone, and its value with it.")
+        answers = self.good(wire.call(ENGINE + "fetch", {r.engine: {"token": r.token} for r in remotes}))
+        for engine, answer in answers.items():
+            if "stale" in answer:
+                raise StaleValue(
+                    f"the value on engine {engine} {answer['stale']} since it was collected.\n"
+                    f"Collect it again: `%pxcollect NAME`."
+                )
+        return [self.unpack(answers[r.engine]["packed"], r.engine) for r in remotes]
+
+    def good(self, replies: Mapping[int, Reply], problems: Mapping[str, str] | None = None) -> dict[int, Any]:
+        """Return the answers by engine, or raise what went wrong."""
+        self._all_well(replies, problems)
+        return {i: reply.answer for i, reply in replies.items()}
+
+    def _all_well(self, replies: Mapping[int, Reply], problems: Mapping[str, str] | None = None) -> None:
+        from pxtools.engines.wire import raise_if_lost
+
+        raise_if_lost(replies)
+        failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
+        if failures:
+            for engine in failures:
+                self.ledger.forget(engine)
+            raise to_exception(failures, len(replies), problems, namespace=self.namespace)
+
+    def per_engine(self, name: str, answers: Mapping[int, Mapping[str, Any]]) -> PerEngine:
+        """Return the answers of engines as one `PerEngine`."""
+        return PerEngine(name, list(answers), [self.value_of(answer, i) for i, answer in answers.items()])
+
+
+def _release(released: dict[int, list[str]], engine: int, token: str) -> None:
+    """Have the engine forget a value with the next message to it."""
+    released.setdefault(engine, []).append(token)
+
+
+def parse_targets(spec: str | int | Iterable[int] | None, ids: list[int], namespace: Mapping[str, Any]) -> list[int]:
+    """Return engine numbers; nothing of `spec` is ever evaluated.
+
+    Raises
+    ------
+    PxUsageError
+        There is no such engine, or the text is no target.
+    """
+    if spec is None or spec == "all":
+        return list(ids)
+    if isinstance(spec, int):
+        spec = [spec]
+    if not isinstance(spec, str):
+        return [_existing(int(i), ids) for i in spec]
+    chosen: list[int] = []
+    for part in spec.split(","):
+        text = part.strip()
+        try:
+            chosen += _of_view(namespace[text], ids) if text in namespace else _numbered(text, ids)
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, PxUsageError):
+                raise
+            raise PxUsageError(
+                f"`-t {spec}` names no engines. Write `-t 0`, `-t 0,2`, `-t ::2` or the name of a view."
+            ) from None
+    if not chosen:
+        raise PxUsageError(f"`-t {spec}` leaves no engine; there are engines {', '.join(map(str, ids))}.")
+    return list(dict.fromkeys(chosen))
+
+
+def _numbered(text: str, ids: list[int]) -> list[int]:
+    first, *more = (int(piece) if piece else None for piece in text.split(":"))
+    if more:
+        return ids[slice(first, *more)] if len(more) < 3 else []
+    if first is None:
+        raise ValueError(text)
+    return [_existing(first, ids)]
+
+
+def _of_view(view: Any, ids: list[int]) -> list[int]:
+    its = view.targets
+    if its in (None, "all"):
+        return list(ids)
+    return [_existing(i, ids) for i in ([its] if isinstance(its, int) else its)]
+
+
+def _existing(engine: int, ids: list[int]) -> int:
+    wanted = ids[engine] if engine < 0 and -engine <= len(ids) else engine
+    if wanted not in ids:
+        raise PxUsageError(f"there is no engine {engine}: there are engines {', '.join(map(str, ids))}.")
+    return wanted

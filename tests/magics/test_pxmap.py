@@ -1,0 +1,94 @@
+"""`%pxmap` through a real shell on a real cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pxtools.errors import PxClusterError, PxUsageError
+
+
+def test_results_are_in_the_order_of_the_items(cell: Any, shell: Any) -> None:
+    cell("K = 2\ndef f(x): return x * K")
+    assert cell("%pxmap f range(100)") == [x * 2 for x in range(100)]
+    cell("%pxmap -o a f [1, 2]\n%pxmap f [1, 2] -o b")
+    assert shell.user_ns["a"] == shell.user_ns["b"] == [2, 4]
+
+
+def test_several_iterables_and_a_lambda(cell: Any) -> None:
+    cell("xs = [1, 2, 3]")
+    assert cell("%pxmap lambda x, y: x + y xs range(10)") == [1, 3, 5]
+    assert cell("%pxmap max xs [2, 2, 2]") == [2, 2, 3]
+
+
+def test_unordered_results_are_the_same_set(cell: Any) -> None:
+    cell("def f(x): return x * x")
+    assert sorted(cell("%pxmap --unordered --chunksize 2 f range(9)")) == [x * x for x in range(9)]
+
+
+def test_no_items_give_an_empty_list(cell: Any) -> None:
+    assert cell("%pxmap len []") == []
+
+
+def test_a_seed_gives_each_item_its_own_numbers_that_do_not_depend_on_the_engines(cell: Any) -> None:
+    cell("def f(i): return px_rng.random()")
+    first = cell("%pxmap --seed 1 f range(12)")
+    assert cell("%pxmap --seed 1 -t 0 --chunksize 5 f range(12)") == first
+    assert len(set(first)) == 12
+
+
+def test_functions_among_the_items_bring_what_they_use(cell: Any) -> None:
+    cell("K = 3\ndef g(): return K\ndef f(h): return h()")
+    assert cell("%pxmap f [g, lambda: K + 1]") == [3, 4]
+
+
+def test_an_exception_of_one_item_keeps_its_type_and_is_printed_as_the_call_to_rerun(cell: Any, capsys: Any) -> None:
+    cell("xs = [1, 2, 0, 4]\ndef f(x): return 1 / x\ndef g(x, y): return 1 / x")
+    with pytest.raises(ZeroDivisionError):
+        cell("%pxmap f xs")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("ZeroDivisionError: division by zero  (engine ")
+    assert lines[-1] == "Try it here: `f(xs[2])`."
+    with pytest.raises(ZeroDivisionError):
+        cell("%pxmap --chunksize 4 g xs range(4)")
+    assert "`g(xs[2], range(4)[2])`" in capsys.readouterr().out
+
+
+def test_exceptions_may_be_returned(cell: Any) -> None:
+    cell("class Mine(Exception): pass\ndef f(x):\n    if x: raise Mine(x)\n    return 'fine'")
+    first, second = cell("%pxmap --return-exceptions f [0, 1]")
+    assert first == "fine"
+    assert type(second) is cell("Mine")
+
+
+def test_a_result_that_cannot_travel_is_described_and_the_others_arrive(cell: Any) -> None:
+    cell("import threading\ndef f(x): return threading.Lock() if x else 'fine'")
+    first, second = cell("%pxmap --chunksize 2 f [0, 1]")
+    assert first == "fine"
+    assert "lock" in str(second)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "give a function and its items"),
+        ("f", "give a function and its items"),
+        ("5 [1]", "cannot be called"),
+        ("--chunksize 0 f [1]", "positive"),
+        ("--chunksize x f [1]", "positive"),
+        ("--unorderd f [1]", "--unordered"),
+        ("f [1", "not whole"),
+        ("-t 9 f [1]", "no engine 9"),
+    ],
+)
+def test_a_bad_line_is_a_usage_error(line: str, message: str, cell: Any) -> None:
+    cell("def f(x): return x")
+    with pytest.raises(PxUsageError, match=message):
+        cell(f"%pxmap {line}")
+
+
+def test_without_engines_it_is_an_error_of_two_lines(cell: Any, no_cluster: Any, capsys: Any) -> None:
+    with pytest.raises(PxClusterError, match=r"no file .*gone"):
+        cell("%pxmap len ['a']")
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -1,0 +1,214 @@
+"""Runs from plan to samples: pieces, seeds, and what the summary says."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from three_gaussians import exact_draws, gaussian
+
+from pxtools import sampling
+from pxtools.errors import PxUsageError, TargetError
+from pxtools.sampling.regions import lies_in_one_mode, regions
+
+TARGET = sampling.resolve_target(gaussian, density=True)
+STARTS = np.random.default_rng(0).random((10, 2))
+
+
+def run(initial=STARTS, **options):
+    return sampling.sample_here(TARGET, sampling.make_plan(TARGET, initial=initial, **{"seed": 1, **options}))
+
+
+@pytest.fixture(scope="module")
+def ten_walkers():
+    return run(draws=10_000, warmup=100, step=0.1)
+
+
+def in_pieces(plan, sizes):
+    chunks = []
+    for state in sampling.start_groups(plan):
+        group, turn = [], 0
+        while state.n_done < plan.n_steps:
+            n_steps = min(sizes[turn % len(sizes)], plan.n_steps - state.n_done)
+            chunk = pickle.loads(pickle.dumps(sampling.advance(TARGET, pickle.loads(pickle.dumps(state)), n_steps)))
+            group.append(chunk)
+            state, turn = chunk.state, turn + 1
+        chunks.append(group)
+    return sampling.assemble(plan, chunks)
+
+
+# --- pieces and seeds ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [[1], [7, 100, 3], [150], [10_000]])
+@pytest.mark.parametrize("thin", [1, 4])
+def test_how_a_run_is_cut_never_changes_it(sizes, thin):
+    plan = sampling.make_plan(TARGET, initial=STARTS[:3], draws=60, warmup=33, thin=thin, seed=4)
+    whole, pieces = sampling.sample_here(TARGET, plan), in_pieces(plan, sizes)
+    np.testing.assert_array_equal(pieces.draws, whole.draws)
+    np.testing.assert_array_equal(pieces.values, whole.values)
+    np.testing.assert_array_equal(pieces.acceptance_rate, whole.acceptance_rate)
+    assert pieces.n_evaluations == whole.n_evaluations == 3 * (33 + 60 * thin + 1)
+
+
+def test_thinning_and_warmup_only_leave_draws_out():
+    every = run(draws=300, warmup=0).draws
+    np.testing.assert_array_equal(run(draws=66, warmup=102, thin=3).draws, every[:, 104::3])
+
+
+def test_state_is_left_alone_so_that_a_lost_chunk_can_be_run_again():
+    state = sampling.start_groups(sampling.make_plan(TARGET, initial=STARTS, seed=3))[2]
+    before = pickle.dumps(state)
+    first, second = sampling.advance(TARGET, state, 200), sampling.advance(TARGET, state, 200)
+    np.testing.assert_array_equal(first.draws, second.draws)
+    assert pickle.dumps(state) == before
+    assert len(before) < 2000
+
+
+def test_chains_depend_on_their_number_and_the_seed_only():
+    many, few = run(draws=50).draws, run(STARTS[:4], draws=50).draws
+    np.testing.assert_array_equal(many[:4], few)
+    assert not np.array_equal(many, run(draws=50, seed=2).draws)
+
+
+def test_groups_that_got_less_far_cut_the_result_and_a_note_says_so():
+    plan = sampling.make_plan(TARGET, initial=STARTS[:2], draws=100, warmup=10, seed=1)
+    one, two = sampling.start_groups(plan)
+    samples = sampling.assemble(plan, [[sampling.advance(TARGET, one, 110)], [sampling.advance(TARGET, two, 50)]])
+    assert samples.n_draws == 40
+    assert "Stopped early: 40 of 100 draws per chain." in samples.notes
+    with pytest.raises(PxUsageError, match="warm-up"):
+        sampling.assemble(plan, [[sampling.advance(TARGET, one, 110)], []])
+
+
+def test_progress_is_told():
+    seen = []
+    plan = sampling.make_plan(TARGET, initial=STARTS[:2], draws=500, seed=1)
+    sampling.sample_here(TARGET, plan, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (1200, 1200)
+    assert seen == sorted(seen)
+
+
+def test_chain_that_cannot_start_says_which_and_what_to_type():
+    with pytest.raises(TargetError, match=r"Chain 1 cannot start: gaussian\(90.0, 90.0\) is 0.0"):
+        run([[0.5, 0.2], [90.0, 90.0]])
+
+
+def test_what_engines_run_imports_the_standard_library_and_numpy_only():
+    code = (
+        "import sys, json; before = set(sys.modules); from pxtools import sampling\n"
+        "target = sampling.resolve_target(lambda x, y: -x * x - y * y)\n"
+        "state = sampling.start_groups(sampling.make_plan(target, seed=1))[0]\n"
+        "sampling.advance(target, state, 10)\n"
+        "tops = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(json.dumps(sorted(tops - sys.stdlib_module_names)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert {name for name in json.loads(output) if not name.startswith("_")} <= {"numpy", "pxtools", "cython_runtime"}
+
+
+# --- what the summary says -------------------------------------------------------------------------------------------
+
+
+def test_ten_walkers_disagree_and_the_summary_says_who_stays_where(ten_walkers):
+    summary = ten_walkers.summary()
+    assert summary.rhat.max() > 1.1
+    (warning,) = summary.warnings
+    assert warning.startswith("the chains disagree (R-hat above 1.01: y 1.6")
+    low = [k for k, chain in enumerate(ten_walkers["y"]) if chain.mean() < 0.45]
+    assert f"chains {', '.join(map(str, low))} stay near (x = 0.5, y = 0.2)" in warning
+    for text in (repr(ten_walkers), ten_walkers._repr_html_()):
+        assert "the chains disagree" in text
+
+
+def test_three_modes_are_told_apart():
+    samples = run(draws=200)
+    found, travellers = regions(samples.draws)
+    assert sorted(tuple(np.round(centre, 1)) for _, centre in found) == [(0.3, 0.7), (0.5, 0.2), (0.7, 0.7)]
+    assert sorted(travellers + [chain for members, _ in found for chain in members]) == list(range(10))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_starts_in_one_mode_are_said_though_the_chains_agree(seed):
+    starts = [0.7, 0.7] + 0.05 * np.random.default_rng(seed).standard_normal((10, 2))
+    samples = run(starts, draws=1000, seed=seed)
+    assert samples.draws[..., 1].min() > 0.4
+    said = [text for text in (*samples.summary().warnings, *samples.summary().notes) if text.startswith("all 10")]
+    assert len(said) == 1
+    assert "in one mode" in said[0] or "in one place" in said[0]
+    assert said[0] in samples.summary().notes or said[0] in samples.summary().warnings
+
+
+@pytest.mark.parametrize("spread", [0, 1e-3, 0.01])
+def test_starts_in_one_place_are_a_warning(spread):
+    starts = [0.5, 0.2] + spread * np.random.default_rng(0).standard_normal((6, 2))
+    (warning,) = [text for text in run(starts, draws=2000).summary().warnings if "one place" in text]
+    assert "all 6 chains started in one place, (x = 0.5, y = 0.2)" in warning
+
+
+def test_spread_starts_that_meet_are_no_finding():
+    target = sampling.resolve_target(lambda x, y: -0.5 * (x * x + y * y), names=["x", "y"])
+    starts = [[-6, 6], [6, -6], [6, 6], [-6, -6]]
+    plan = sampling.make_plan(target, initial=starts, draws=20_000, step=2.5, seed=1)
+    summary = sampling.sample_here(target, plan).summary()
+    assert (summary.warnings, summary.notes) == ((), ())
+
+
+def test_one_mode_is_not_claimed_of_starts_on_both_sides_of_a_valley():
+    points = exact_draws(np.random.default_rng(0), 20_000)
+    assert lies_in_one_mode(np.array([[0.5, 0.2], [0.45, 0.22]]), points)
+    assert not lies_in_one_mode(np.array([[0.5, 0.2], [0.7, 0.7]]), points)
+    assert not lies_in_one_mode(np.array([[0.5, 0.2], [3.0, 0.2]]), points)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"step": 1e-4, "draws": 500}, "take a larger --step"),
+        ({"step": 50.0, "draws": 2000}, "take a smaller --step"),
+        ({"draws": 30, "initial": STARTS[:1]}, "few effective draws"),
+    ],
+)
+def test_walking_badly_is_said_with_what_to_type(options, words):
+    assert any(words in text for text in run(**options).summary().warnings)
+
+
+def test_chain_that_never_moves_is_named():
+    samples = run(STARTS[:3], step=1e9, draws=100)
+    assert any(text.startswith("chains 0, 1, 2 never move: every step") for text in samples.summary().warnings)
+
+
+def test_nan_is_counted_and_its_first_point_shown():
+    target = sampling.resolve_target(lambda x, y: float("nan") if x > 1 else -x * x - y * y)
+    samples = sampling.sample_here(target, sampling.make_plan(target, initial=np.zeros((4, 2)), step=1.0, seed=1))
+    (warning,) = [text for text in samples.summary().warnings if "NaN" in text]
+    assert f"was NaN {samples.n_nan:,} times" in warning
+    assert samples.first_nan[0] > 1
+    assert samples.draws[..., 0].max() <= 1
+
+
+def test_log_density_that_is_never_negative_may_be_a_density():
+    target = sampling.resolve_target(gaussian)
+    samples = sampling.sample_here(target, sampling.make_plan(target, initial=STARTS, step=0.01, seed=1))
+    assert any("add --density" in text for text in samples.summary().warnings)
+
+
+def test_one_chain_says_that_there_is_no_rhat():
+    assert any("no R-hat" in text for text in run(STARTS[:1]).summary().notes)
+
+
+def test_run_without_the_compiled_loop_gives_the_same_draws_and_says_so():
+    code = (
+        "import sys; sys.modules['pxtools.kernels._rwm'] = None\n"
+        "from pxtools import sampling\n"
+        "target = sampling.resolve_target(lambda x, y: -x * x - y * y)\n"
+        "samples = sampling.sample_here(target, sampling.make_plan(target, seed=1))\n"
+        "print(samples.draws.tobytes().hex()[:4000]); print(samples.notes[-1])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    target = sampling.resolve_target(lambda x, y: -x * x - y * y)
+    draws = sampling.sample_here(target, sampling.make_plan(target, seed=1)).draws
+    assert output.splitlines()[0] == draws.tobytes().hex()[:4000]
+    assert "ran uncompiled for 4 of 4" in output.splitlines()[1]

@@ -1,0 +1,158 @@
+"""Each example runs in a real kernel on the session's cluster, and shows what its text says it shows."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from pxtools import __main__ as command
+from pxtools import demo
+from pxtools.magics import MAGICS
+
+EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.ipynb"))
+EXACT = {"x": 0.48333, "y": 0.45}  # weight of a bump: product of its widths
+ABSOLUTE = re.compile(r"(?:^|[\s'\"(=])(?:/[A-Za-z_.]|[A-Z]:\\)[\w.-]*[/\\]")
+
+
+def text_of(output: Any) -> str:
+    if output.output_type == "error":
+        return "\n".join(output.traceback)
+    return str(output.get("text") or output.get("data", {}).get("text/plain", ""))
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def shown(notebook: Any, part: str) -> str:
+    """What the cell `part`, or the first with `part` in its source, shows as text."""
+    cells = [cell for cell in code_cells(notebook) if part in cell.source]
+    cell = next((cell for cell in cells if cell.source == part), cells[0])
+    return "\n".join(map(text_of, cell.outputs))
+
+
+def pictures(notebook: Any) -> list[bytes]:
+    bundles = [output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs]
+    return [base64.b64decode(bundle["image/png"]) for bundle in bundles if "image/png" in bundle]
+
+
+@pytest.fixture(scope="module")
+def executed(cluster_session: Any, tmp_path_factory: Any) -> Callable[[str], tuple[Any, Path]]:
+    """Execute an example in a kernel of its own, once; return the notebook and its working directory."""
+    file = cluster_session.connection.cluster.cluster_file
+    done: dict[str, tuple[Any, Path]] = {}
+
+    def execute(name: str) -> tuple[Any, Path]:
+        if name not in done:
+            notebook: Any = nbformat.read(demo.find_example(name), as_version=4)
+            folder = tmp_path_factory.mktemp(name)
+            with demo.private_environment() as environment:
+                environment["PXTOOLS_CLUSTER_FILE"] = file
+                demo.run_cells(notebook, demo.kernel_manager(environment), folder, environment)
+            done[name] = notebook, folder
+        return done[name]
+
+    return execute
+
+
+def test_the_warning_of_the_three_gaussians_says_that_the_chains_disagree(executed: Any) -> None:
+    notebook, _ = executed("three_gaussians")
+    summary = " ".join(demo.summary_of(notebook).split())
+    assert "10 chains of 10,000 draws" in summary
+    assert "the chains disagree" in summary
+    assert "stay near" in summary
+
+
+def test_with_a_larger_step_the_means_are_the_exact_ones_within_the_monte_carlo_error(executed: Any) -> None:
+    notebook, _ = executed("three_gaussians")
+    assert "disagree" not in shown(notebook, "-o far")
+    lines = re.findall(r"(\w): exact ([\d.]+), sampled ([\d.]+) ± ([\d.]+)", shown(notebook, "exact ="))
+    assert [name for name, *_ in lines] == ["x", "y"]
+    for name, exact, mean, mcse in lines:
+        assert float(exact) == pytest.approx(EXACT[name], abs=1e-4)
+        assert abs(float(mean) - EXACT[name]) < 4 * float(mcse)
+
+
+def test_the_pictures_are_there(executed: Any) -> None:
+    notebook, folder = executed("three_gaussians")
+    drawn = [*pictures(notebook), (folder / "three_gaussians.png").read_bytes()]
+    assert len(drawn) == 3
+    assert all(picture.startswith(b"\x89PNG") and len(picture) > 10_000 for picture in drawn)
+
+
+def test_the_walkers_by_hand_return_different_points_from_each_engine(executed: Any) -> None:
+    notebook, _ = executed("three_gaussians")
+    first_points = re.findall(r"^  \d+: array\(\[\[([^\]]+)\]", shown(notebook, "points"), re.MULTILINE)
+    assert len(first_points) == len(set(first_points)) == 4
+    assert "(20000, 2)" in shown(notebook, "points.concat()")
+
+
+def test_first_steps_show_what_their_text_says(executed: Any) -> None:
+    notebook, _ = executed("first_steps")
+    assert "[10, 11, 12, 13]" in shown(notebook, "x.stack()")
+    assert "0: 11" in shown(notebook, "%pxrun x = x + 1")
+    assert "(5, 7)" in shown(notebook, "the_one, CONSTANT")
+    assert "[0, 5, 10, 15, 20, 25, 30, 35, 40, 45]" in shown(notebook, "%pxmap times_constant")
+    assert "81." in shown(notebook, "%pxgather numbers")
+    assert "(8, True)" in shown(notebook, "by_random.map")
+    assert "(True," in shown(notebook, "first == second")
+    assert "used by scaled" in shown(notebook, "--explain")
+    assert "caught: division by zero" in shown(notebook, "except ZeroDivisionError")
+    assert "Did you mean `--targets`?" in shown(notebook, "--tragets")
+    assert "CONSTANT" not in shown(notebook, "%pxclear")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_committed_outputs_are_whole_and_hold_no_absolute_path(path: Path) -> None:
+    notebook: Any = nbformat.read(path, as_version=4)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    texts = [text_of(output) for cell in cells for output in cell.outputs]
+    texts += [output.get("data", {}).get("text/html", "") for cell in cells for output in cell.outputs]
+    assert [found[0] for text in texts if (found := ABSOLUTE.search(text))] == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_a_cell_fails_only_where_it_is_meant_to(path: Path) -> None:
+    for cell in code_cells(nbformat.read(path, as_version=4)):
+        has_failed = any(output.output_type == "error" for output in cell.outputs)
+        assert has_failed == ("raises-exception" in cell.metadata.get("tags", []))
+
+
+def test_every_magic_is_in_some_example() -> None:
+    notebooks = [nbformat.read(path, as_version=4) for path in EXAMPLES]
+    sources = "\n".join(cell.source for notebook in notebooks for cell in code_cells(notebook))
+    assert [name for name in MAGICS if not re.search(rf"%{name}\b", sources)] == []
+
+
+def test_a_failing_cell_fails_the_demo_names_it_and_keeps_the_notebook(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.ipynb", tmp_path / "out.ipynb"
+    cells = [nbformat.v4.new_code_cell("print('before')"), nbformat.v4.new_code_cell("1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), source)
+    with pytest.raises(demo.DemoFailed, match="a cell raised ZeroDivisionError: division by zero"):
+        demo.execute(source, target)
+    assert "before" in text_of(nbformat.read(target, as_version=4).cells[0].outputs[0])
+
+
+def test_without_examples_the_demo_says_where_they_are(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo, "__file__", str(tmp_path / "pxtools" / "demo.py"))
+    assert command.main(["demo", "--out", str(tmp_path / "out")]) == 1
+    assert "in the source of pxtools" in capsys.readouterr().err
+
+
+def test_what_the_demo_needs_is_named_with_the_line_to_type(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(demo, "NEEDED", ("nbformat", "no_such_package"))
+    assert command.main(["demo"]) == 1
+    assert "pip install no_such_package" in capsys.readouterr().err
+
+
+def test_a_number_of_engines_that_makes_no_sense_is_a_usage_error(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["demo", "-n", "0"])
+    assert "give one or more" in capsys.readouterr().err
