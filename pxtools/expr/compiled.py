@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pxtools.errors import PxUsageError, nearest
 from pxtools.expr.blocks import read_blocks
-from pxtools.expr.dims import ONE, Dim, Sizes
-from pxtools.expr.failure import check_orthogonal, explain_failure
+from pxtools.expr.dims import Dim, Sizes
+from pxtools.expr.failure import explain_failure
+from pxtools.expr.inputs import InputReader, as_real, convert
 from pxtools.expr.lower import Lowering
 from pxtools.expr.parse import Problem
-from pxtools.expr.plan import Plan
+from pxtools.expr.plan import OutputSpec, Plan
 from pxtools.expr.result import result_type
 from pxtools.expr.search import Layout, Search
 from pxtools.expr.threads import blas_threads
@@ -24,20 +25,34 @@ Array = np.ndarray[Any, Any]
 FORMS = ("auto", "cholesky", "sqrt", "information", "sequential")
 
 
-@dataclass
+#: plans kept for one formula; the oldest goes when shapes keep changing
+KEPT_PLANS = 64
+
+
 class _Ready:
     """A plan with what the kernel wants: allocated once for each set of shapes."""
 
-    plan: Plan
-    table: Array
-    scalars: Array
-    spare: list[tuple[Array, Array]] = field(default_factory=list)
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.table, self.scalars = plan, plan.table(), np.array(plan.scalars)
+        self.slots = [(b.kind, b.name, (b.rows, b.cols)) for b in plan.buffers if b.kind != "temp"]
+        self.numbers = [(spec.scalar, spec.name) for spec in plan.inputs if spec.scalar >= 0]
+        self.spare: list[tuple[Array, Array]] = []
 
-    def workspace(self, single: bool) -> tuple[Array, Array]:
-        if self.spare:
+    def workspace(self, dtype: Any) -> tuple[Array, Array]:
+        """Return arena and pivots; several threads get one each."""
+        try:
             return self.spare.pop()
-        dtype = np.float32 if single else np.float64
-        return np.empty(max(1, self.plan.arena), dtype), np.empty(self.plan.n_pivots, np.int32)
+        except IndexError:
+            return np.empty(max(1, self.plan.arena), dtype), np.empty(self.plan.n_pivots, np.int32)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is known of calls whose inputs have the same shapes, types and memory orders."""
+
+    layout: Layout
+    ready: _Ready
+    is_flat: tuple[bool, ...]
 
 
 class CompiledFormula:
@@ -78,12 +93,13 @@ class CompiledFormula:
 
     def _start(self) -> None:
         self._ready: dict[Any, _Ready] = {}
+        self._calls: dict[Any, _Call] = {}
         self._lock = threading.Lock()
         self._last: _Ready | None = None
         self.result_type = result_type(self.name, tuple(self.problem.outputs))
 
     def __getstate__(self) -> dict[str, Any]:
-        hidden = ("_ready", "_lock", "_last", "result_type")
+        hidden = ("_ready", "_calls", "_lock", "_last", "result_type")
         plans = {key: ready.plan for key, ready in self._ready.items()}
         return {**{k: v for k, v in self.__dict__.items() if k not in hidden}, "_plans": plans}
 
@@ -92,7 +108,7 @@ class CompiledFormula:
         self.__dict__.update(state)
         self._start()
         for key, plan in plans.items():
-            self._last = self._ready[key] = _prepare(plan)
+            self._last = self._ready[key] = _Ready(plan)
 
     # -- calling -------------------------------------------------------------------------------------------------
 
@@ -105,9 +121,23 @@ class CompiledFormula:
         return tuple(self.problem.outputs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        arrays, layout, sizes, flat = self._read(self._bind(args, kwargs))
-        ready = self._ready_for(layout, sizes)
-        return self._execute(ready, arrays, layout, flat)
+        given = self._bind(args, kwargs)
+        raw = {name: as_real(name, given[name]) for name in self.problem.inputs}
+        signature = tuple([(x.shape, x.dtype.char, x.flags.f_contiguous) for x in raw.values()])
+        call = self._calls.get(signature)
+        if call is None:
+            call = self._calls[signature] = self._new_call(raw)
+        dtype = np.float32 if call.layout.single else np.float64
+        arrays = {name: convert(self.problem, name, x, call.layout, dtype) for name, x in raw.items()}
+        return self._execute(call, arrays, dtype)
+
+    def _new_call(self, raw: dict[str, Array]) -> _Call:
+        """Learn the sizes and plan for them."""
+        reader = InputReader(self.problem, self.assume)
+        for name, array in raw.items():
+            reader.read(name, array)
+        layout = Layout(frozenset(reader.c_order), frozenset(reader.vectors), self._is_single(raw), self.assume)
+        return _Call(layout, self._ready_for(layout, reader.sizes), reader.flat_outputs())
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if len(args) > len(self.inputs):
@@ -124,16 +154,6 @@ class CompiledFormula:
             raise PxUsageError(f"`{self.name}` needs {', '.join(f'`{m}`' for m in missing)} as well.")
         return given
 
-    def _read(self, given: dict[str, Any]) -> tuple[dict[str, Any], Layout, Sizes, set[str]]:
-        """Check and convert the inputs; learn the sizes; note which came with one dimension."""
-        raw = {name: _as_real(name, value) for name, value in given.items()}
-        single = self._is_single(raw)
-        dtype = np.float32 if single else np.float64
-        reader = _InputReader(self.problem, self.assume)
-        arrays = {name: reader.read(name, array, dtype) for name, array in raw.items()}
-        layout = Layout(frozenset(reader.c_order), frozenset(reader.vectors), single)
-        return arrays, layout, reader.sizes, reader.flat_dims()
-
     def _is_single(self, raw: dict[str, Array]) -> bool:
         if self.dtype is not None:
             return self.dtype == np.float32
@@ -147,7 +167,10 @@ class CompiledFormula:
         key = (shapes, layout)
         with self._lock:
             if key not in self._ready:
-                self._ready[key] = _prepare(self._plan(sizes, layout))
+                if len(self._ready) >= KEPT_PLANS:
+                    self._calls.clear()
+                    self._ready.pop(next(iter(self._ready)))
+                self._ready[key] = _Ready(self._plan(sizes, layout))
             self._last = self._ready[key]
             return self._last
 
@@ -181,7 +204,7 @@ class CompiledFormula:
         diagonal = [n for n in names if self.assume and self.problem.assumptions.has(n, "diagonal")]
         lying = [n for n in names if c_order and n not in diagonal]
         single = (dtype or self.dtype) is not None and np.dtype(dtype or self.dtype) == np.float32
-        return self._ready_for(Layout(frozenset(lying), frozenset(diagonal), single), found).plan
+        return self._ready_for(Layout(frozenset(lying), frozenset(diagonal), single, self.assume), found).plan
 
     @property
     def plan(self) -> Plan:
@@ -222,49 +245,36 @@ class CompiledFormula:
     def _out_shape(self, name: str) -> str:
         return "×".join(str(self.problem.sizes.resolve(d)) for d in self.problem.outputs[name].shape or ())
 
-    def _execute(self, ready: _Ready, arrays: dict[str, Any], layout: Layout, flat: set[str]) -> Any:
+    def _execute(self, call: _Call, arrays: dict[str, Any], dtype: Any) -> Any:
         from pxtools.kernels import blasplan
 
-        plan = ready.plan
-        dtype = np.float32 if layout.single else np.float64
-        work, pivots = ready.workspace(layout.single)
-        scalars = ready.scalars.copy()
+        ready, plan = call.ready, call.ready.plan
+        work, pivots = ready.workspace(dtype)
         buffers = [work]
-        for buffer in plan.buffers:
-            if buffer.kind == "input":
-                buffers.append(arrays[buffer.name])
-            elif buffer.kind == "output":
-                buffers.append(np.empty((buffer.rows, buffer.cols), dtype, order="F"))
-        for spec in plan.inputs:
-            if spec.scalar >= 0:
-                scalars[spec.scalar] = arrays[spec.name]
+        for kind, name, shape in ready.slots:
+            buffers.append(arrays[name] if kind == "input" else np.empty(shape, dtype, order="F"))
+        scalars = ready.scalars.copy()
+        for position, name in ready.numbers:
+            scalars[position] = arrays[name]
         with blas_threads(self.threads):
-            row, info = blasplan.run_plan(ready.table, buffers, scalars, pivots, layout.single)
+            row, info = blasplan.run_plan(ready.table, buffers, scalars, pivots, call.layout.single)
         ready.spare.append((work, pivots))
         if row >= 0:
             raise explain_failure(self, plan.steps[row], info, arrays)
-        return self.result_type(*(self._output(plan, i, buffers, scalars, flat) for i in range(len(plan.outputs))))
-
-    def _output(self, plan: Plan, index: int, buffers: list[Array], scalars: Array, flat: set[str]) -> Any:
-        spec = plan.outputs[index]
-        if spec.shape is None:
-            return float(scalars[spec.scalar])
-        array = buffers[plan.places[spec.buffer]]
-        array = array.T if spec.trans else array
-        return array[:, 0] if self._is_flat(spec.name, flat) else array
-
-    def _is_flat(self, name: str, flat: set[str]) -> bool:
-        shape = self.problem.outputs[name].shape
-        if shape is None:
-            return False
-        cols = self.problem.sizes.resolve(shape[1])
-        if cols == ONE:
-            return "1" in flat
-        return str(cols) in flat
+        return self.result_type(
+            *[
+                _output(spec, plan, buffers, scalars, is_flat)
+                for spec, is_flat in zip(plan.outputs, call.is_flat, strict=True)
+            ]
+        )
 
 
-def _prepare(plan: Plan) -> _Ready:
-    return _Ready(plan, plan.table(), np.array(plan.scalars))
+def _output(spec: OutputSpec, plan: Plan, buffers: list[Array], scalars: Array, is_flat: bool) -> Any:
+    if spec.shape is None:
+        return float(scalars[spec.scalar])
+    array = buffers[plan.places[spec.buffer]]
+    array = array.T if spec.trans else array
+    return array[:, 0] if is_flat else array
 
 
 def _checked_dtype(dtype: Any) -> np.dtype[Any]:
@@ -272,93 +282,3 @@ def _checked_dtype(dtype: Any) -> np.dtype[Any]:
     if found not in (np.float32, np.float64):
         raise PxUsageError(f"The dtype must be float64 or float32, and this is {found}.")
     return found
-
-
-def _as_real(name: str, value: Any) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise PxUsageError(f"`{name}` must hold real numbers, and its dtype is {array.dtype}.")
-    if array.ndim > 2:
-        raise PxUsageError(f"`{name}` must be a matrix or a vector, and it has {array.ndim} dimensions.")
-    return array
-
-
-@dataclass
-class _InputReader:
-    """Learns the sizes from the inputs, one after another."""
-
-    problem: Problem
-    assume: bool
-    c_order: set[str] = field(default_factory=set)
-    vectors: set[str] = field(default_factory=set)
-    one_dim: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.sizes = self.problem.sizes.copy()
-        self.told: dict[str, str] = {}
-
-    def read(self, name: str, array: Array, dtype: Any) -> Any:
-        shape = self.problem.inputs[name]
-        if shape is None:
-            if array.size != 1:
-                raise PxUsageError(f"`{name}` is a number in the formulas, and it came with shape {array.shape}.")
-            return float(array.reshape(()))
-        if self.assume and self.problem.assumptions.has(name, "diagonal"):
-            return self._diagonal(name, array, shape, dtype)
-        if array.ndim < 2:
-            self.one_dim.append(name)
-            array = array.reshape(-1, 1)
-        self._learn(name, shape, (array.shape[0], array.shape[1]))
-        if self.assume and self.problem.assumptions.has(name, "orthogonal"):
-            check_orthogonal(name, array)
-        if array.flags.f_contiguous:
-            return np.asarray(array, dtype=dtype, order="F")
-        self.c_order.add(name)
-        return np.ascontiguousarray(array, dtype=dtype)
-
-    def _diagonal(self, name: str, array: Array, shape: tuple[Dim, Dim], dtype: Any) -> Array:
-        """Keep a diagonal matrix as its diagonal, whichever way it was given."""
-        from pxtools.expr.tree import NotPositiveDefinite
-
-        self.vectors.add(name)
-        if array.ndim == 2:
-            self._learn(name, shape, (array.shape[0], array.shape[1]))
-            off = np.count_nonzero(array) - np.count_nonzero(array.diagonal())
-            if off:
-                raise NotPositiveDefinite(
-                    f"`{name}` is said to be diagonal, and {off} entries off its diagonal are not zero."
-                )
-            array = array.diagonal()
-        vector = np.ascontiguousarray(array, dtype=dtype).reshape(-1)
-        self._learn(name, shape, (len(vector), len(vector)))
-        if self.problem.assumptions.has(name, "pd") and not np.all(vector > 0):
-            worst = int(np.argmin(vector))
-            raise NotPositiveDefinite(
-                f"`{name}` is said to be positive definite, and its diagonal entry {worst} is {vector[worst]:g}."
-            )
-        return vector
-
-    def _learn(self, name: str, shape: tuple[Dim, Dim], found: tuple[int, int]) -> None:
-        for axis in (0, 1):
-            if not self.sizes.learn(shape[axis], Dim.of(found[axis])):
-                dim = self.problem.sizes.resolve(shape[axis])
-                known = self.sizes.value(dim)
-                by = next((f" (from `{self.told[n]}`)" for n, _ in dim.terms if n in self.told), "")
-                want = f"{dim} = {known}{by}" if not dim.is_known else str(dim)
-                raise PxUsageError(
-                    f"`{name}` came with shape {found[0]}×{found[1]}, and its "
-                    f"{('rows', 'columns')[axis]} must be {want}.\n"
-                    f"In the formulas it is {self.problem.shape_text(name)}."
-                )
-            for dim_name, _ in self.problem.sizes.resolve(shape[axis]).terms:
-                self.told.setdefault(dim_name, name)
-
-    def flat_dims(self) -> set[str]:
-        """Return the column sizes that only inputs with one dimension have: outputs lose that dimension too."""
-        flat: set[str] = set()
-        kept: set[str] = set()
-        for name, shape in self.problem.inputs.items():
-            if shape is not None:
-                cols = str(self.problem.sizes.resolve(shape[1]))
-                (flat if name in self.one_dim else kept).add(cols)
-        return flat - kept

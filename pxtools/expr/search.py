@@ -29,6 +29,7 @@ class Layout:
     c_order: frozenset[str] = frozenset()
     vectors: frozenset[str] = frozenset()
     single: bool = False
+    assume: bool = True
 
 
 @dataclass

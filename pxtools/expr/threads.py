@@ -40,7 +40,10 @@ def _pools() -> list[Any]:
 def blas_threads(threads: int | None) -> Iterator[None]:
     """Set BLAS's threads inside the block and put them back, also after an error."""
     wanted = wanted_threads(threads)
-    pools = _pools() if wanted is not None else []
+    if wanted is None:
+        yield
+        return
+    pools = _pools()
     before = [pool.num_threads for pool in pools]
     for pool in pools:
         pool.set_num_threads(wanted)

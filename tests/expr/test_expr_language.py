@@ -228,3 +228,23 @@ def test_an_unknown_form_or_number_of_blocks_is_a_usage_error():
         compile("x = A", "A: spd")
     with pytest.raises(PxUsageError, match="float64 or float32"):
         compile("x = A", dtype=int)
+
+
+def test_only_so_many_plans_are_kept_when_shapes_keep_changing():
+    from pxtools.expr.compiled import KEPT_PLANS
+
+    formula = compile("x = A*A")
+    for size in [*range(1, KEPT_PLANS + 6), 1]:
+        np.testing.assert_array_equal(formula(A=np.eye(size)).x, np.eye(size))
+    assert len(formula._ready) == KEPT_PLANS
+
+
+def test_calls_with_equal_shapes_and_other_types_or_orders_do_not_mix():
+    formula = compile("x = A*B\ny = B.T*v", assumptions="v: vector")
+    rng = np.random.default_rng(0)
+    A, B, v = rng.random((3, 3)), rng.random((3, 2)), rng.random(3)
+    for a in (A, np.asfortranarray(A), A.astype(np.float32), np.arange(9).reshape(3, 3), A[::-1], A.T):
+        for b, w in ((B, v), (np.asfortranarray(B), v[:, None]), (B.astype(np.float32), v.astype(np.float32))):
+            result = formula(A=a, B=b, v=w)
+            np.testing.assert_allclose(result.x, a @ b, rtol=1e-6)
+            assert result.y.shape == ((2,) if w.ndim == 1 else (2, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -15,8 +16,6 @@ from pxtools.expr import compile, shipping
 
 OTHER_PROCESS = """
 import pickle, sys
-sys.path = [p for p in sys.path if p and not p.endswith("wt-expr")]
-sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
 install, sources, formula, inputs = pickle.load(sys.stdin.buffer)
 did = pickle.loads(install)(sources)
 result = pickle.loads(formula)(**inputs)
@@ -45,7 +44,9 @@ def test_a_formula_runs_where_pxtools_is_not_installed(is_planned, tmp_path):
     for name in ("numpy", "scipy", "cloudpickle", "numpy.libs", "scipy.libs", "threadpoolctl.py"):
         (folder / name).symlink_to(f"{site}/{name}")
     code = f"import sys; sys.path.append({str(folder)!r})\n" + OTHER_PROCESS
-    done = subprocess.run([sys.executable, "-S", "-c", code], input=payload, capture_output=True, cwd=tmp_path)
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(command, input=payload, capture_output=True, cwd=tmp_path, env=bare)
     assert done.returncode == 0, done.stderr.decode()
     did, on_twin, mean, cov = pickle.loads(done.stdout)
     assert did
