@@ -16,6 +16,7 @@ extensions = [
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         # NaN means "missing" here: never a flag that assumes finite numbers
         extra_compile_args=["-O3", "-fno-math-errno"],
+        depends=[str(header) for header in sorted(KERNELS.glob("*.h"))],
         optional=True,
     )
     for source in sorted(KERNELS.glob("*.pyx"))
