@@ -54,6 +54,8 @@ cdef extern from "kalman_sizes.h" nogil:
         const double *diffuse_cov
         const double *diffuse_filtered_cov
         const unsigned char *diffuse_obs
+        const double *r_last
+        const double *N_last
         long n_diffuse_steps
         double *mean
         double *cov
@@ -160,7 +162,7 @@ def univariate_filter(const double[:, :, ::1] y, F, H, Q, R, c, d, const double[
     )
 
 
-def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered):
+def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered, r_last=None, N_last=None):
     """Smooth every series backwards from its filtered moments: see `kalman_numpy.univariate_smoother`."""
     cdef const double[:, :, ::1] pm = filtered.predicted_mean, fm = filtered.filtered_mean
     cdef const double[:, :, :, ::1] pc = filtered.predicted_cov, fc = filtered.filtered_cov
@@ -183,12 +185,20 @@ def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered):
     cdef double[:, :, :, ::1] N1 = np.zeros((n_series, n_diffuse, n, n)), N2 = np.zeros((n_series, n_diffuse, n, n))
     cdef double[::1] work = np.zeros(smoother_doubles(n, m))
     cdef SmootherOut out
+    cdef bint has_last = r_last is not None
+    cdef const double[:, ::1] r_last_ = r_last if has_last else np.zeros((1, n))
+    cdef const double[:, :, ::1] N_last_ = N_last if has_last else np.zeros((1, n, n))
+    if has_last and (r_last.shape != (n_series, n) or N_last.shape != (n_series, n, n)):
+        raise ValueError("r_last and N_last need one entry for each series")
+    out.r_last, out.N_last = NULL, NULL
     out.n_diffuse_steps = n_diffuse
     with nogil:
         for s in range(n_series):
             out.predicted_mean, out.predicted_cov = &pm[s, 0, 0], &pc[s, 0, 0, 0]
             out.filtered_mean, out.filtered_cov = &fm[s, 0, 0], &fc[s, 0, 0, 0]
             out.mean, out.cov, out.r, out.N = &mean[s, 0, 0], &cov[s, 0, 0, 0], &r[s, 0, 0], &N[s, 0, 0, 0]
+            if has_last:
+                out.r_last, out.N_last = &r_last_[s, 0], &N_last_[s, 0, 0]
             if n_diffuse:
                 out.diffuse_cov, out.diffuse_filtered_cov = &dc[s, 0, 0, 0], &dfc[s, 0, 0, 0]
                 out.diffuse_obs = &used[s, 0, 0]

@@ -64,6 +64,7 @@ typedef struct {
 typedef struct {
     const double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov, *diffuse_cov, *diffuse_filtered_cov;
     const unsigned char *diffuse_obs;
+    const double *r_last, *N_last; /* what comes after the last step says about its successor's state; or NULL */
     long n_diffuse_steps;
     double *mean, *cov, *r, *N, *N1, *N2;
 } SmootherOut;

@@ -196,8 +196,12 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
 
     memset(r, 0, n * sizeof(double));
     memset(N, 0, nn * sizeof(double));
+    if (out->r_last) {
+        memcpy(r, out->r_last, n * sizeof(double));
+        memcpy(N, out->N_last, nn * sizeof(double));
+    }
     memset(r1, 0, (n + 2 * nn) * sizeof(double));
-    if (model->F_step == 0) transpose(n, model->F, Ft);
+    transpose(n, model->F, Ft);
     for (long t = n_steps - 1; t >= 0; t--) {
         const double *x_t = out->predicted_mean + t * n, *P_t = out->predicted_cov + t * nn;
         const int is_diffuse = t < out->n_diffuse_steps;

@@ -227,7 +227,16 @@ def _diffuse_update(
     Pinf[which] -= _outer(K0, Minf[which])
 
 
-def univariate_smoother(y: Array, F: Array, H: Array, R: Array, d: Array, filtered: Filtered) -> Smoothed:
+def univariate_smoother(
+    y: Array,
+    F: Array,
+    H: Array,
+    R: Array,
+    d: Array,
+    filtered: Filtered,
+    r_last: Array | None = None,
+    N_last: Array | None = None,
+) -> Smoothed:
     """Smooth every series backwards from its filtered moments, whatever form they were computed in.
 
     Each step repeats the updates of its row from the predicted moments, then runs through them backwards; nothing
@@ -238,6 +247,8 @@ def univariate_smoother(y: Array, F: Array, H: Array, R: Array, d: Array, filter
     ----------
     y, F, H, R, d : as for `univariate_filter`
     filtered : what it returned
+    r_last, N_last : (n_series, n_states), (n_series, n_states, n_states), optional
+        What rows after the last say about the filtered state of the last, in the scaled form of `Smoothed.r` and `N`.
 
     Returns
     -------
@@ -248,7 +259,8 @@ def univariate_smoother(y: Array, F: Array, H: Array, R: Array, d: Array, filter
     mean, cov = np.empty((n_series, n_steps, n)), np.empty((n_series, n_steps, n, n))
     r_all, N_all = np.empty_like(mean), np.empty_like(cov)
     N1_all, N2_all = np.zeros_like(filtered.diffuse_cov), np.zeros_like(filtered.diffuse_cov)
-    r, N = np.zeros((n_series, n)), np.zeros((n_series, n, n))
+    r = np.zeros((n_series, n)) if r_last is None else r_last
+    N = np.zeros((n_series, n, n)) if N_last is None else N_last
     r1, N1, N2 = np.zeros_like(r), np.zeros_like(N), np.zeros_like(N)
     for t in range(n_steps - 1, -1, -1):
         is_diffuse = t < n_diffuse
@@ -342,3 +354,56 @@ def _row_forwards(rows: Rows, x: Array, P: Array, Pinf: Array, used: Mask) -> li
         P -= _outer(K, Mstar) + _outer(K1, np.where(diffuse, Minf.T, 0.0).T)
         Pinf -= _outer(np.where(diffuse, K.T, 0.0).T, Minf)
     return steps
+
+
+def cholesky_filter(
+    y: Array,
+    F: Array,
+    H: Array,
+    Q: Array,
+    R: Array,
+    c: Array,
+    d: Array,
+    x: Array,
+    P: Array,
+    Pinf: Array,
+    steady: bool = True,
+) -> Filtered:
+    """Filter every series, a row at once: Durbin & Koopman (2012), equation 4.24.
+
+    Parameters as for `univariate_filter`; Pinf must be zero. Raises `numpy.linalg.LinAlgError`, with the step in its
+    message, where the covariance of an innovation is not positive definite.
+    """
+    n_series, n_steps, m = y.shape
+    n = F.shape[1]
+    if Pinf.any():
+        raise ValueError("the Cholesky kernel has no exact diffuse phase")
+    out = _room(n_series, n_steps, n)
+    for s in range(n_series):
+        mean, cov = x[s].copy(), P[s].copy()
+        for t in range(n_steps):
+            out.predicted_mean[s, t], out.predicted_cov[s, t] = mean, cov
+            here = ~np.isnan(y[s, t])
+            if here.any():
+                Ht, Rt = _at(H, t)[here], _at(R, t)[np.ix_(here, here)]
+                W = Ht @ cov
+                L = _cholesky_at(W @ Ht.T + Rt, t)
+                V = np.linalg.solve(L, np.column_stack([W, y[s, t, here] - _at(d, t)[here] - Ht @ mean]))
+                V, v = V[:, :-1], V[:, -1]
+                mean, cov = mean + V.T @ v, cov - V.T @ V
+                out.log_likelihood[s, t] = -0.5 * (len(v) * LOG_2PI + 2 * np.log(np.diagonal(L)).sum() + v @ v)
+            cov = (cov + cov.T) / 2
+            out.filtered_mean[s, t], out.filtered_cov[s, t] = mean, cov
+            mean = _at(F, t) @ mean + _at(c, t)
+            cov = _carried(cov[None], _at(F, t))[0] + _at(Q, t)
+        out.predicted_mean[s, n_steps], out.predicted_cov[s, n_steps] = mean, cov
+    none = np.zeros((n_series, 0, n, n))
+    used = np.zeros((n_series, 0, m), dtype=np.uint8)
+    return Filtered(*out, none, none.copy(), used, np.zeros((n_series, n, n)), 0)
+
+
+def _cholesky_at(S: Array, t: int) -> Array:
+    try:
+        return np.linalg.cholesky(S)
+    except np.linalg.LinAlgError:
+        raise np.linalg.LinAlgError(f"the innovation covariance at step {t} is not positive definite") from None
