@@ -12,8 +12,8 @@ cdef extern from "kalman_sizes.h" nogil:
         const double *value
 
     ctypedef struct Model:
-        int n
-        int m
+        Py_ssize_t n
+        Py_ssize_t m
         long n_steps
         const double *F
         const double *H
@@ -67,8 +67,8 @@ cdef extern from "kalman_sizes.h" nogil:
     void filter_series(const Model *model, const double *y, const double *x0, const double *P0, const double *Pinf0,
                        int left, int may_settle, FilterOut *out, double *work)
     void smoother_series(const Model *model, const double *y, const SmootherOut *out, double *work)
-    long filter_doubles(int n, int m)
-    long smoother_doubles(int n, int m)
+    long filter_doubles(Py_ssize_t n, Py_ssize_t m)
+    long smoother_doubles(Py_ssize_t n, Py_ssize_t m)
 
 
 cdef class _Model:

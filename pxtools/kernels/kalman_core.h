@@ -10,6 +10,7 @@
 #define PXTOOLS_KALMAN_CORE_H
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #define LOG_2PI 1.8378770664093454836
@@ -32,6 +33,9 @@
 #define RESTRICT restrict
 #endif
 
+/* as wide as a pointer: Python builds with -fwrapv, under which loops over int indices are not vectorised */
+typedef ptrdiff_t Index;
+
 /* A sparse matrix by rows: the elements of row i are k = start[i] .. start[i + 1] - 1. */
 typedef struct {
     const int *start;
@@ -41,7 +45,7 @@ typedef struct {
 
 /* A model: each part constant (step 0) or one block of memory after another (step = its size). */
 typedef struct {
-    int n, m;
+    Index n, m;
     long n_steps;
     const double *F, *H, *Q, *R, *c, *d;
     long F_step, H_step, Q_step, R_step, c_step, d_step;
@@ -77,10 +81,10 @@ typedef struct {
     int n_present;
 } Row;
 
-ALWAYS_INLINE double dot(const int n, const double *a, const double *b)
+ALWAYS_INLINE double dot(const Index n, const double *a, const double *b)
 {
     double sum = 0.0;
-    for (int j = 0; j < n; j++) sum += a[j] * b[j];
+    for (Index j = 0; j < n; j++) sum += a[j] * b[j];
     return sum;
 }
 
@@ -88,56 +92,56 @@ ALWAYS_INLINE double dot(const int n, const double *a, const double *b)
 ALWAYS_INLINE double not_negative(double value) { return value > 0.0 ? value : 0.0; }
 
 /* out = P h, for symmetric P */
-ALWAYS_INLINE void times_vector(const int n, const double *P, const double *h, double *RESTRICT out)
+ALWAYS_INLINE void times_vector(const Index n, const double *P, const double *h, double *RESTRICT out)
 {
-    for (int j = 0; j < n; j++) out[j] = P[j] * h[0];
-    for (int i = 1; i < n; i++)
-        for (int j = 0; j < n; j++) out[j] += P[i * n + j] * h[i];
+    for (Index j = 0; j < n; j++) out[j] = P[j] * h[0];
+    for (Index i = 1; i < n; i++)
+        for (Index j = 0; j < n; j++) out[j] += P[i * n + j] * h[i];
 }
 
 /* P += s (a b' + b a') */
-ALWAYS_INLINE void add_outer(const int n, double *P, double s, const double *a, const double *b)
+ALWAYS_INLINE void add_outer(const Index n, double *P, double s, const double *a, const double *b)
 {
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < n; j++) P[i * n + j] += s * (a[i] * b[j] + b[i] * a[j]);
+    for (Index i = 0; i < n; i++)
+        for (Index j = 0; j < n; j++) P[i * n + j] += s * (a[i] * b[j] + b[i] * a[j]);
 }
 
-ALWAYS_INLINE void mirror(const int n, double *P)
+ALWAYS_INLINE void mirror(const Index n, double *P)
 {
-    for (int i = 0; i < n; i++)
-        for (int j = i + 1; j < n; j++) P[i * n + j] = P[j * n + i];
+    for (Index i = 0; i < n; i++)
+        for (Index j = i + 1; j < n; j++) P[i * n + j] = P[j * n + i];
 }
 
 /* W = A B */
-ALWAYS_INLINE void product(const int n, const double *A, const double *B, double *RESTRICT W)
+ALWAYS_INLINE void product(const Index n, const double *A, const double *B, double *RESTRICT W)
 {
-    for (int i = 0; i < n; i++) {
-        for (int j = 0; j < n; j++) W[i * n + j] = A[i * n] * B[j];
-        for (int k = 1; k < n; k++)
-            for (int j = 0; j < n; j++) W[i * n + j] += A[i * n + k] * B[k * n + j];
+    for (Index i = 0; i < n; i++) {
+        for (Index j = 0; j < n; j++) W[i * n + j] = A[i * n] * B[j];
+        for (Index k = 1; k < n; k++)
+            for (Index j = 0; j < n; j++) W[i * n + j] += A[i * n + k] * B[k * n + j];
     }
 }
 
-ALWAYS_INLINE void sparse_product(const int n, const SparseRows A, const double *B, double *RESTRICT W)
+ALWAYS_INLINE void sparse_product(const Index n, const SparseRows A, const double *B, double *RESTRICT W)
 {
-    for (int i = 0; i < n; i++) {
-        for (int j = 0; j < n; j++) W[i * n + j] = 0.0;
-        for (int k = A.start[i]; k < A.start[i + 1]; k++) {
+    for (Index i = 0; i < n; i++) {
+        for (Index j = 0; j < n; j++) W[i * n + j] = 0.0;
+        for (Index k = A.start[i]; k < A.start[i + 1]; k++) {
             const double a = A.value[k];
             const double *b = B + A.column[k] * n;
-            for (int j = 0; j < n; j++) W[i * n + j] += a * b[j];
+            for (Index j = 0; j < n; j++) W[i * n + j] += a * b[j];
         }
     }
 }
 
-ALWAYS_INLINE void transpose(const int n, const double *A, double *RESTRICT W)
+ALWAYS_INLINE void transpose(const Index n, const double *A, double *RESTRICT W)
 {
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < n; j++) W[j * n + i] = A[i * n + j];
+    for (Index i = 0; i < n; i++)
+        for (Index j = 0; j < n; j++) W[j * n + i] = A[i * n + j];
 }
 
 /* out = A P A', exactly symmetric; W1 and W2 are scratch */
-ALWAYS_INLINE void congruence(const int n, const double *A, const double *P, double *RESTRICT out,
+ALWAYS_INLINE void congruence(const Index n, const double *A, const double *P, double *RESTRICT out,
                               double *RESTRICT W1, double *RESTRICT W2)
 {
     product(n, A, P, W1);
@@ -146,7 +150,7 @@ ALWAYS_INLINE void congruence(const int n, const double *A, const double *P, dou
     mirror(n, out);
 }
 
-ALWAYS_INLINE void sparse_congruence(const int n, const SparseRows A, const double *P, double *RESTRICT out,
+ALWAYS_INLINE void sparse_congruence(const Index n, const SparseRows A, const double *P, double *RESTRICT out,
                                      double *RESTRICT W1, double *RESTRICT W2)
 {
     sparse_product(n, A, P, W1);
@@ -157,42 +161,42 @@ ALWAYS_INLINE void sparse_congruence(const int n, const SparseRows A, const doub
 
 /* Factor R = L D L' over the elements that are present and multiply the row by the inverse of L.
  * A zero pivot of a positive semi-definite R has a zero column. */
-static void decorrelate(const int n, const int m, const double *R, const double *H, Row *row)
+static void decorrelate(const Index n, const Index m, const double *R, const double *H, Row *row)
 {
     double *L = row->L;
-    for (int i = 0; i < m; i++) {
+    for (Index i = 0; i < m; i++) {
         if (!row->present[i]) continue;
         double *h = row->H_own + i * n;
         double pivot = R[i * m + i];
         memcpy(h, H + i * n, n * sizeof(double));
-        for (int j = 0; j < i; j++) {
+        for (Index j = 0; j < i; j++) {
             if (!row->present[j]) continue;
             double rest = R[i * m + j];
-            for (int k = 0; k < j; k++)
+            for (Index k = 0; k < j; k++)
                 if (row->present[k]) rest -= L[i * m + k] * L[j * m + k] * row->r[k];
             const double l = row->r[j] > 0 ? rest / row->r[j] : 0.0;
             L[i * m + j] = l;
             pivot -= l * l * row->r[j];
             row->y[i] -= l * row->y[j];
-            for (int k = 0; k < n; k++) h[k] -= l * row->H_own[j * n + k];
+            for (Index k = 0; k < n; k++) h[k] -= l * row->H_own[j * n + k];
         }
         row->r[i] = pivot <= NO_VARIANCE * R[i * m + i] ? 0.0 : pivot;
     }
     row->H = row->H_own;
 }
 
-ALWAYS_INLINE void prepare_row(const int n, const int m, const Model *model, long t, const double *y, Row *row)
+ALWAYS_INLINE void prepare_row(const Index n, const Index m, const Model *model, long t, const double *y, Row *row)
 {
     const double *d = model->d + t * model->d_step, *R = model->R + t * model->R_step;
     row->H = model->H + t * model->H_step;
     row->n_present = 0;
-    for (int i = 0; i < m; i++) {
+    for (Index i = 0; i < m; i++) {
         row->present[i] = y[i] == y[i];
         row->n_present += row->present[i];
         row->y[i] = y[i] - d[i];
     }
     if (model->is_diagonal)
-        for (int i = 0; i < m; i++) row->r[i] = R[i * m + i];
+        for (Index i = 0; i < m; i++) row->r[i] = R[i * m + i];
     else
         decorrelate(n, m, R, row->H, row);
 }
@@ -200,7 +204,7 @@ ALWAYS_INLINE void prepare_row(const int n, const int m, const Model *model, lon
 /* Number of doubles that a Row needs, and its layout in memory the caller gives. */
 #define ROW_DOUBLES(n, m) ((m) * ((n) + 2 + (m)) + (m))
 
-static double *lay_row(const int n, const int m, double *memory, Row *row)
+static double *lay_row(const Index n, const Index m, double *memory, Row *row)
 {
     row->y = memory;
     row->r = row->y + m;
@@ -211,14 +215,14 @@ static double *lay_row(const int n, const int m, double *memory, Row *row)
 }
 
 /* How far an innovation variance could reach without the row's earlier elements. */
-ALWAYS_INLINE double reach(const int n, const double *h, const double *spread)
+ALWAYS_INLINE double reach(const Index n, const double *h, const double *spread)
 {
     double sum = 0.0;
-    for (int j = 0; j < n; j++) sum += h[j] * h[j] * spread[j];
+    for (Index j = 0; j < n; j++) sum += h[j] * h[j] * spread[j];
     return sum;
 }
 
-static double quadratic(const int n, const double *P, const double *h, double *M)
+static double quadratic(const Index n, const double *P, const double *h, double *M)
 {
     times_vector(n, P, h, M);
     return dot(n, h, M);
@@ -227,13 +231,13 @@ static double quadratic(const int n, const double *P, const double *h, double *M
 /* --- the exact diffuse phase: a few steps at the start, written for clarity ----------------------------------- */
 
 /* Take in one row while part of P is infinite. Returns how many infinite directions are left. */
-static int diffuse_update(const int n, const int m, const Row *row, double *x, double *P, double *Pinf,
+static int diffuse_update(const Index n, const Index m, const Row *row, double *x, double *P, double *Pinf,
                           const double *bound, int left, unsigned char *used, double *log_lik, long *n_cancelled,
                           double *work)
 {
     double *M = work, *Minf = work + n, *spread = work + 2 * n;
-    for (int j = 0; j < n; j++) spread[j] = P[j * n + j];
-    for (int i = 0; i < m; i++) {
+    for (Index j = 0; j < n; j++) spread[j] = P[j * n + j];
+    for (Index i = 0; i < m; i++) {
         if (!row->present[i]) continue;
         const double *h = row->H + i * n;
         const double v = row->y[i] - dot(n, h, x);
@@ -242,7 +246,7 @@ static int diffuse_update(const int n, const int m, const Row *row, double *x, d
         const double f = row->r[i] + not_negative(quadratic(n, P, h, M));
         const double scale = row->r[i] + reach(n, h, spread);
         if (left && finf > limit) {
-            for (int j = 0; j < n; j++) x[j] += Minf[j] * v / finf;
+            for (Index j = 0; j < n; j++) x[j] += Minf[j] * v / finf;
             add_outer(n, P, -1.0 / finf, Minf, M);
             add_outer(n, P, 0.5 * f / (finf * finf), Minf, Minf);
             add_outer(n, Pinf, -0.5 / finf, Minf, Minf);
@@ -253,7 +257,7 @@ static int diffuse_update(const int n, const int m, const Row *row, double *x, d
         }
         if (f < CANCELLED * scale) ++*n_cancelled;
         if (!(f > NO_VARIANCE * scale)) continue;
-        for (int j = 0; j < n; j++) x[j] += M[j] * v / f;
+        for (Index j = 0; j < n; j++) x[j] += M[j] * v / f;
         add_outer(n, P, -0.5 / f, M, M);
         *log_lik -= 0.5 * (LOG_2PI + log(f) + v * v / f);
     }
@@ -261,14 +265,14 @@ static int diffuse_update(const int n, const int m, const Row *row, double *x, d
 }
 
 /* Carry Pinf and its bound without data to the next step; returns the infinite directions that are left. */
-static int diffuse_predict(const int n, const double *F, double *Pinf, double *bound, int left, double *work)
+static int diffuse_predict(const Index n, const double *F, double *Pinf, double *bound, int left, double *work)
 {
     double *W1 = work, *W2 = work + n * n, *out = work + 2 * n * n, trace = 0.0, most = 0.0;
     congruence(n, F, Pinf, out, W1, W2);
     memcpy(Pinf, out, n * n * sizeof(double));
     congruence(n, F, bound, out, W1, W2);
     memcpy(bound, out, n * n * sizeof(double));
-    for (int j = 0; j < n; j++) {
+    for (Index j = 0; j < n; j++) {
         trace += Pinf[j * n + j];
         most += bound[j * n + j];
     }
@@ -278,7 +282,7 @@ static int diffuse_predict(const int n, const double *F, double *Pinf, double *b
 }
 
 /* N <- L' N L with L = I - k h' */
-static void shrink(const int n, double *N, const double *k, const double *h, double *work)
+static void shrink(const Index n, double *N, const double *k, const double *h, double *work)
 {
     times_vector(n, N, k, work);
     const double knk = dot(n, k, work);
@@ -287,7 +291,7 @@ static void shrink(const int n, double *N, const double *k, const double *h, dou
 }
 
 /* out <- out + L1' N L + L' N L1 with L = I - k h', L1 = -k1 h': both sides are h a' + a h' */
-static void add_cross(const int n, double *out, const double *N, const double *k, const double *k1, const double *h,
+static void add_cross(const Index n, double *out, const double *N, const double *k, const double *k1, const double *h,
                       double *work)
 {
     times_vector(n, N, k1, work);
@@ -297,7 +301,7 @@ static void add_cross(const int n, double *out, const double *N, const double *k
 }
 
 /* The row backwards while part of P is infinite: Durbin & Koopman (2012), equations 5.23-5.32, by element. */
-static void diffuse_backwards(const int n, const int m, const Row *row, const double *predicted_x,
+static void diffuse_backwards(const Index n, const Index m, const Row *row, const double *predicted_x,
                               const double *predicted_P, const double *predicted_Pinf, const unsigned char *used,
                               double *r, double *N, double *r1, double *N1, double *N2, double *work)
 {
@@ -306,8 +310,8 @@ static void diffuse_backwards(const int n, const int m, const Row *row, const do
     memcpy(x, predicted_x, n * sizeof(double));
     memcpy(P, predicted_P, n * n * sizeof(double));
     memcpy(Pinf, predicted_Pinf, n * n * sizeof(double));
-    for (int j = 0; j < n; j++) spread[j] = P[j * n + j];
-    for (int i = 0; i < m; i++) {
+    for (Index j = 0; j < n; j++) spread[j] = P[j * n + j];
+    for (Index i = 0; i < m; i++) {
         const double *h = row->H + i * n;
         double *k = K + i * n, *k1 = K1 + i * n;
         f[i] = 0.0;
@@ -319,7 +323,7 @@ static void diffuse_backwards(const int n, const int m, const Row *row, const do
             add_outer(n, P, -1.0 / finf, k1, k);
             add_outer(n, P, 0.5 * fstar[i] / (finf * finf), k1, k1);
             add_outer(n, Pinf, -0.5 / finf, k1, k1);
-            for (int j = 0; j < n; j++) {
+            for (Index j = 0; j < n; j++) {
                 const double k0 = k1[j] / finf;
                 k1[j] = (k[j] - k0 * fstar[i]) / finf;
                 k[j] = k0;
@@ -327,12 +331,12 @@ static void diffuse_backwards(const int n, const int m, const Row *row, const do
             f[i] = finf;
         } else if (fstar[i] > NO_VARIANCE * (row->r[i] + reach(n, h, spread))) {
             add_outer(n, P, -0.5 / fstar[i], k, k);
-            for (int j = 0; j < n; j++) k[j] /= fstar[i];
+            for (Index j = 0; j < n; j++) k[j] /= fstar[i];
             f[i] = fstar[i];
         } else continue;
-        for (int j = 0; j < n; j++) x[j] += k[j] * v[i];
+        for (Index j = 0; j < n; j++) x[j] += k[j] * v[i];
     }
-    for (int i = m - 1; i >= 0; i--) {
+    for (Index i = m - 1; i >= 0; i--) {
         const double *h = row->H + i * n, *k = K + i * n, *k1 = K1 + i * n;
         if (f[i] == 0.0) continue;
         const double kr = dot(n, k, r), kr1 = dot(n, k, r1);
@@ -345,7 +349,7 @@ static void diffuse_backwards(const int n, const int m, const Row *row, const do
             add_cross(n, N1, N, k, k1, h, scratch);
             add_outer(n, N1, 0.5 / f[i], h, h);
             shrink(n, N, k, h, scratch);
-            for (int j = 0; j < n; j++) {
+            for (Index j = 0; j < n; j++) {
                 r1[j] += h[j] * (v[i] / f[i] - kr1 - k1r);
                 r[j] -= h[j] * kr;
             }
@@ -353,7 +357,7 @@ static void diffuse_backwards(const int n, const int m, const Row *row, const do
             shrink(n, N1, k, h, scratch);
             shrink(n, N, k, h, scratch);
             add_outer(n, N, 0.5 / f[i], h, h);
-            for (int j = 0; j < n; j++) {
+            for (Index j = 0; j < n; j++) {
                 r1[j] -= h[j] * kr1;
                 r[j] += h[j] * (v[i] / f[i] - kr);
             }

@@ -11,7 +11,7 @@
 
 #define NN (N_STATES * N_STATES)
 
-ALWAYS_INLINE void NAME(predict_cov)(const int n, const Model *model, long t, const double *P, double *out,
+ALWAYS_INLINE void NAME(predict_cov)(const Index n, const Model *model, long t, const double *P, double *out,
                                      double *W1, double *W2)
 {
     const double *Q = model->Q + t * model->Q_step;
@@ -20,33 +20,33 @@ ALWAYS_INLINE void NAME(predict_cov)(const int n, const Model *model, long t, co
     else
 #endif
     congruence(n, model->F + t * model->F_step, P, out, W1, W2);
-    for (int j = 0; j < n * n; j++) out[j] += Q[j];
+    for (Index j = 0; j < n * n; j++) out[j] += Q[j];
 }
 
-ALWAYS_INLINE void NAME(predict_mean)(const int n, const Model *model, long t, const double *x, double *RESTRICT out)
+ALWAYS_INLINE void NAME(predict_mean)(const Index n, const Model *model, long t, const double *x, double *RESTRICT out)
 {
     const double *F = model->F + t * model->F_step, *c = model->c + t * model->c_step;
 #if N_STATES == 0
     if (model->is_sparse) {
-        for (int i = 0; i < n; i++) {
+        for (Index i = 0; i < n; i++) {
             double sum = c[i];
-            for (int k = model->by_rows.start[i]; k < model->by_rows.start[i + 1]; k++)
+            for (Index k = model->by_rows.start[i]; k < model->by_rows.start[i + 1]; k++)
                 sum += model->by_rows.value[k] * x[model->by_rows.column[k]];
             out[i] = sum;
         }
         return;
     }
 #endif
-    for (int i = 0; i < n; i++) out[i] = dot(n, F + i * n, x) + c[i];
+    for (Index i = 0; i < n; i++) out[i] = dot(n, F + i * n, x) + c[i];
 }
 
 /* Has every element stopped moving, relative to its own standard deviations? */
-ALWAYS_INLINE int NAME(has_settled)(const int n, const double *P, const double *before)
+ALWAYS_INLINE int NAME(has_settled)(const Index n, const double *P, const double *before)
 {
-    for (int i = 0; i < n; i++)
+    for (Index i = 0; i < n; i++)
         if (!(fabs(P[i * n + i] - before[i * n + i]) <= STEADY * P[i * n + i])) return 0;
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < i; j++) {
+    for (Index i = 0; i < n; i++)
+        for (Index j = 0; j < i; j++) {
             const double change = P[i * n + j] - before[i * n + j];
             if (!(change * change <= STEADY * STEADY * P[i * n + i] * P[j * n + j])) return 0;
         }
@@ -59,9 +59,9 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
 #if N_STATES > 0
     enum { n = N_STATES };
 #else
-    const int n = model->n;
+    const Index n = model->n;
 #endif
-    const int m = model->m;
+    const Index m = model->m;
     const long n_steps = model->n_steps, nn = n * n;
     Row row;
     LOCAL(x, N_STATES, n);
@@ -101,9 +101,9 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
             out->n_diffuse_steps = t + 1;
         } else if (is_settled) {
             double squares = 0.0;
-            for (int i = 0; i < m; i++) {
+            for (Index i = 0; i < m; i++) {
                 const double v = row.y[i] - dot(n, row.H + i * n, x);
-                for (int j = 0; j < n; j++) x[j] += gain[i * n + j] * v;
+                for (Index j = 0; j < n; j++) x[j] += gain[i * n + j] * v;
                 squares += v * v * inverse[i];
             }
             log_lik = -0.5 * (log_dets + squares);
@@ -116,8 +116,8 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
         } else {
             double det = 1.0;
             log_dets = 0.0;
-            for (int j = 0; j < n; j++) spread[j] = P[j * n + j];
-            for (int i = 0; i < m; i++) {
+            for (Index j = 0; j < n; j++) spread[j] = P[j * n + j];
+            for (Index i = 0; i < m; i++) {
                 if (!row.present[i]) continue;
                 const double *h = row.H + i * n;
                 const double v = row.y[i] - dot(n, h, x);
@@ -137,10 +137,10 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
                     det = 1.0;
                 }
                 log_lik -= 0.5 * v * v * inverse[i];
-                for (int j = 0; j < n; j++) gain[i * n + j] = M[j] * inverse[i];
-                for (int j = 0; j < n; j++) x[j] += gain[i * n + j] * v;
-                for (int k = 0; k < n; k++)
-                    for (int j = 0; j < n; j++) P[k * n + j] -= (M[k] * M[j]) * inverse[i];
+                for (Index j = 0; j < n; j++) gain[i * n + j] = M[j] * inverse[i];
+                for (Index j = 0; j < n; j++) x[j] += gain[i * n + j] * v;
+                for (Index k = 0; k < n; k++)
+                    for (Index j = 0; j < n; j++) P[k * n + j] -= (M[k] * M[j]) * inverse[i];
             }
             log_dets += log(det);
             log_lik -= 0.5 * log_dets;
@@ -175,9 +175,9 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
 #if N_STATES > 0
     enum { n = N_STATES };
 #else
-    const int n = model->n;
+    const Index n = model->n;
 #endif
-    const int m = model->m;
+    const Index m = model->m;
     const long n_steps = model->n_steps, nn = n * n;
     Row row;
     LOCAL(x, N_STATES, n);
@@ -211,24 +211,24 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
         double *mean = out->mean + t * n, *cov = out->cov + t * nn;
         congruence(n, Pf, N, W3, W1, W2);
         times_vector(n, Pf, r, Nk);
-        for (int j = 0; j < n; j++) mean[j] = out->filtered_mean[t * n + j] + Nk[j];
-        for (int j = 0; j < nn; j++) cov[j] = Pf[j] - W3[j];
+        for (Index j = 0; j < n; j++) mean[j] = out->filtered_mean[t * n + j] + Nk[j];
+        for (Index j = 0; j < nn; j++) cov[j] = Pf[j] - W3[j];
         if (is_diffuse) {
             const double *Pinf = out->diffuse_filtered_cov + t * nn;
             times_vector(n, Pinf, r1, Nk);
-            for (int j = 0; j < n; j++) mean[j] += Nk[j];
+            for (Index j = 0; j < n; j++) mean[j] += Nk[j];
             congruence(n, Pinf, N2, W3, W1, W2);
             product(n, Pinf, N1, W1);
             product(n, W1, Pf, W2);
-            for (int i = 0; i < n; i++)
-                for (int j = 0; j < n; j++) cov[i * n + j] -= W3[i * n + j] + W2[i * n + j] + W2[j * n + i];
+            for (Index i = 0; i < n; i++)
+                for (Index j = 0; j < n; j++) cov[i * n + j] -= W3[i * n + j] + W2[i * n + j] + W2[j * n + i];
             diffuse_backwards(n, m, &row, x_t, P_t, out->diffuse_cov + t * nn, out->diffuse_obs + t * m, r, N, r1,
                               N1, N2, scratch);
         } else {
             memcpy(x, x_t, n * sizeof(double));
             memcpy(P, P_t, nn * sizeof(double));
-            for (int j = 0; j < n; j++) spread[j] = P[j * n + j];
-            for (int i = 0; i < m; i++) {
+            for (Index j = 0; j < n; j++) spread[j] = P[j * n + j];
+            for (Index i = 0; i < m; i++) {
                 const double *h = row.H + i * n;
                 double *k = K + i * n;
                 inverse[i] = 0.0;
@@ -238,21 +238,21 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
                 const double f = row.r[i] + not_negative(dot(n, h, k));
                 if (!(f > NO_VARIANCE * (row.r[i] + reach(n, h, spread)))) continue;
                 inverse[i] = 1.0 / f;
-                for (int j = 0; j < n; j++) W1[j] = k[j] * inverse[i];
-                for (int j = 0; j < n; j++) x[j] += W1[j] * v[i];
+                for (Index j = 0; j < n; j++) W1[j] = k[j] * inverse[i];
+                for (Index j = 0; j < n; j++) x[j] += W1[j] * v[i];
                 if (i + 1 < m)
-                    for (int a = 0; a < n; a++)
-                        for (int j = 0; j < n; j++) P[a * n + j] -= W1[a] * k[j];
-                for (int j = 0; j < n; j++) k[j] = W1[j];
+                    for (Index a = 0; a < n; a++)
+                        for (Index j = 0; j < n; j++) P[a * n + j] -= W1[a] * k[j];
+                for (Index j = 0; j < n; j++) k[j] = W1[j];
             }
-            for (int i = m - 1; i >= 0; i--) {
+            for (Index i = m - 1; i >= 0; i--) {
                 if (inverse[i] == 0.0) continue;
                 const double *h = row.H + i * n, *k = K + i * n;
                 const double step = v[i] * inverse[i] - dot(n, k, r);
                 times_vector(n, N, k, Nk);
                 const double knk = 0.5 * (dot(n, k, Nk) + inverse[i]);
-                for (int j = 0; j < n; j++) r[j] += h[j] * step;
-                for (int j = 0; j < n; j++) Nk[j] -= knk * h[j];
+                for (Index j = 0; j < n; j++) r[j] += h[j] * step;
+                for (Index j = 0; j < n; j++) Nk[j] -= knk * h[j];
                 add_outer(n, N, -1.0, h, Nk);
             }
         }
@@ -264,7 +264,7 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
         }
         if (t == 0) break;
         if (model->F_step) transpose(n, model->F + (t - 1) * model->F_step, Ft);
-        for (int i = 0; i < n; i++) Nk[i] = dot(n, Ft + i * n, r);
+        for (Index i = 0; i < n; i++) Nk[i] = dot(n, Ft + i * n, r);
         memcpy(r, Nk, n * sizeof(double));
 #if N_STATES == 0
         if (model->is_sparse) sparse_congruence(n, model->by_columns, N, W3, W1, W2);
@@ -273,7 +273,7 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
         congruence(n, Ft, N, W3, W1, W2);
         memcpy(N, W3, nn * sizeof(double));
         if (t <= out->n_diffuse_steps) {
-            for (int i = 0; i < n; i++) Nk[i] = dot(n, Ft + i * n, r1);
+            for (Index i = 0; i < n; i++) Nk[i] = dot(n, Ft + i * n, r1);
             memcpy(r1, Nk, n * sizeof(double));
             congruence(n, Ft, N1, W3, W1, W2);
             memcpy(N1, W3, nn * sizeof(double));

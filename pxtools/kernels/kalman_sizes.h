@@ -1,4 +1,4 @@
-/* The loops for 1 to 6 states, unrolled by the compiler, and for any number; chosen at run time. */
+/* The loops for 1, 2, 3, 4 and 6 states, unrolled by the compiler, and for any number; chosen at run time. */
 #include "kalman_core.h"
 
 #define GLUE(a, b) a##_##b
@@ -14,9 +14,6 @@
 #define N_STATES 4
 #define NAME(x) GLUE(x, 4)
 #include "kalman_loops.h"
-#define N_STATES 5
-#define NAME(x) GLUE(x, 5)
-#include "kalman_loops.h"
 #define N_STATES 6
 #define NAME(x) GLUE(x, 6)
 #include "kalman_loops.h"
@@ -30,7 +27,6 @@
     case 2: function##_2(__VA_ARGS__); break;              \
     case 3: function##_3(__VA_ARGS__); break;              \
     case 4: function##_4(__VA_ARGS__); break;              \
-    case 5: function##_5(__VA_ARGS__); break;              \
     case 6: function##_6(__VA_ARGS__); break;              \
     default: function##_any(__VA_ARGS__);                  \
     }
@@ -46,5 +42,5 @@ static void smoother_series(const Model *model, const double *y, const SmootherO
     BY_SIZE(smoother, model, y, out, work)
 }
 
-static long filter_doubles(int n, int m) { return FILTER_DOUBLES(n, m); }
-static long smoother_doubles(int n, int m) { return SMOOTHER_DOUBLES(n, m); }
+static long filter_doubles(Index n, Index m) { return FILTER_DOUBLES(n, m); }
+static long smoother_doubles(Index n, Index m) { return SMOOTHER_DOUBLES(n, m); }
