@@ -3,9 +3,33 @@
 A pure library: it knows nothing of engines or notebooks.
 """
 
+from pxtools.kalman.arima import arima
+from pxtools.kalman.builders import (
+    cycle,
+    local_level,
+    local_linear_trend,
+    regression,
+    seasonal,
+    trigonometric_seasonal,
+)
 from pxtools.kalman.filtering import filter_series
 from pxtools.kalman.forecasting import Forecast
+from pxtools.kalman.from_statsmodels import from_statsmodels
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.results import FilterResult, join_results
 
-__all__ = ["FilterResult", "Forecast", "StateSpaceModel", "filter_series", "join_results"]
+__all__ = [
+    "FilterResult",
+    "Forecast",
+    "StateSpaceModel",
+    "arima",
+    "cycle",
+    "filter_series",
+    "from_statsmodels",
+    "join_results",
+    "local_level",
+    "local_linear_trend",
+    "regression",
+    "seasonal",
+    "trigonometric_seasonal",
+]
