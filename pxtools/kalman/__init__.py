@@ -13,18 +13,24 @@ from pxtools.kalman.builders import (
     trigonometric_seasonal,
 )
 from pxtools.kalman.filtering import filter_series
+from pxtools.kalman.fitting.fit import Fit, fit_model
 from pxtools.kalman.forecasting import Forecast
 from pxtools.kalman.from_statsmodels import from_statsmodels
 from pxtools.kalman.model import StateSpaceModel
+from pxtools.kalman.parameters import FreeModel, free
 from pxtools.kalman.results import FilterResult, join_results
 
 __all__ = [
     "FilterResult",
+    "Fit",
     "Forecast",
+    "FreeModel",
     "StateSpaceModel",
     "arima",
     "cycle",
     "filter_series",
+    "fit_model",
+    "free",
     "from_statsmodels",
     "join_results",
     "local_level",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pxtools.kalman.checks import Array
 from pxtools.kernels.kalman_results import NO_VARIANCE
@@ -144,9 +145,15 @@ def observation_disturbance(result: FilterResult) -> tuple[Array, Array]:
     spread = np.where(both, H @ smooth.cov @ H.swapaxes(-1, -2), 0.0)
     if here.all():
         return residual, spread
+    B, rest = missing_weights(R, here)
+    return _times(B, residual), B @ spread @ B.swapaxes(-1, -2) + rest
+
+
+def missing_weights(R: Array, here: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return B and C of `e = B e[observed] + N(0, C)` within a row: the identity and zero for observed elements."""
+    both = here[..., :, None] & here[..., None, :]
     B = np.where(here[..., None, :], R, 0.0) @ np.linalg.pinv(np.where(both, R, 0.0), hermitian=True)
-    B = np.where(both | ~here[..., :, None], B, 0.0)
-    B = np.where(here[..., :, None], np.eye(y.shape[-1]) * here[..., None, :], B)
+    B = np.where(here[..., :, None], np.eye(here.shape[-1]) * here[..., None, :], B)
     rest = R - B @ np.where(here[..., :, None], R, 0.0)
     rest = np.where(here[..., :, None] | here[..., None, :], 0.0, rest)
-    return _times(B, residual), B @ spread @ B.swapaxes(-1, -2) + (rest + rest.swapaxes(-1, -2)) / 2
+    return B, (rest + rest.swapaxes(-1, -2)) / 2
