@@ -3,6 +3,7 @@
 A pure library: it knows nothing of engines or notebooks.
 """
 
+from pxtools.kalman.api import kalman
 from pxtools.kalman.arima import arima
 from pxtools.kalman.builders import (
     cycle,
@@ -12,6 +13,7 @@ from pxtools.kalman.builders import (
     seasonal,
     trigonometric_seasonal,
 )
+from pxtools.kalman.cell import model_from_cell
 from pxtools.kalman.filtering import filter_series
 from pxtools.kalman.fitting.fit import Fit, fit_model
 from pxtools.kalman.forecasting import Forecast
@@ -33,8 +35,10 @@ __all__ = [
     "free",
     "from_statsmodels",
     "join_results",
+    "kalman",
     "local_level",
     "local_linear_trend",
+    "model_from_cell",
     "regression",
     "seasonal",
     "trigonometric_seasonal",
