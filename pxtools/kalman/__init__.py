@@ -14,6 +14,7 @@ from pxtools.kalman.builders import (
     trigonometric_seasonal,
 )
 from pxtools.kalman.cell import model_from_cell
+from pxtools.kalman.extended import ExtendedModel, ExtendedResult, extended_filter
 from pxtools.kalman.filtering import filter_series
 from pxtools.kalman.fitting.fit import Fit, fit_model
 from pxtools.kalman.forecasting import Forecast
@@ -21,15 +22,22 @@ from pxtools.kalman.from_statsmodels import from_statsmodels
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.parameters import FreeModel, free
 from pxtools.kalman.results import FilterResult, join_results
+from pxtools.kalman.simulation import Simulated, simulate, simulate_states
+from pxtools.kalman.streaming import StreamState, start_stream
 
 __all__ = [
+    "ExtendedModel",
+    "ExtendedResult",
     "FilterResult",
     "Fit",
     "Forecast",
     "FreeModel",
+    "Simulated",
     "StateSpaceModel",
+    "StreamState",
     "arima",
     "cycle",
+    "extended_filter",
     "filter_series",
     "fit_model",
     "free",
@@ -41,5 +49,8 @@ __all__ = [
     "model_from_cell",
     "regression",
     "seasonal",
+    "simulate",
+    "simulate_states",
+    "start_stream",
     "trigonometric_seasonal",
 ]

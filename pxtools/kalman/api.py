@@ -63,7 +63,7 @@ def kalman(
     >>> from pxtools.kalman import kalman, local_level
     >>> result = kalman(local_level(1.0, observation_var=2.0), [1.0, 3.0, 2.0], forecast=1)
     >>> result.forecasts.mean.round(4)
-    array([[2.1429]])
+    array([[2.0952]])
     """
     model = as_model(model)
     fitted: Fit | None = None
@@ -81,7 +81,9 @@ def kalman(
         )
         model = fitted.model
     elif until is not None:
-        raise PxUsageError("`until` says when a fit stops, and nothing is fitted here.\nAdd fit='ml' or fit='em'.")
+        raise PxUsageError(
+            "`until` says when a fit stops, and nothing is fitted here.\nAdd fit='ml' or fit='em'."
+        )
     result = filter_series(model, observations, form=form, steady=steady, diffuse_constant=diffuse_constant)
     if fitted is not None:
         result = result.replace(fit=fitted)

@@ -47,7 +47,14 @@ VARIANCES = {
 }
 BUILDERS = {
     name: getattr(builders, name)
-    for name in ("local_level", "local_linear_trend", "seasonal", "trigonometric_seasonal", "cycle", "regression")
+    for name in (
+        "local_level",
+        "local_linear_trend",
+        "seasonal",
+        "trigonometric_seasonal",
+        "cycle",
+        "regression",
+    )
 } | {"arima": arima, "StateSpaceModel": StateSpaceModel}
 
 FREE = "free"
@@ -248,7 +255,9 @@ def _check_words(tree: ast.Module) -> None:
     for name, line in _bound_names(tree).items():
         hint = nearest(name, known) if len(name) > 2 or name.upper() in known else ""
         if name not in known and name not in read and hint:
-            raise PxUsageError(f"Line {line} of the cell assigns `{name}`, which no model has and nothing reads.{hint}")
+            raise PxUsageError(
+                f"Line {line} of the cell assigns `{name}`, which no model has and nothing reads.{hint}"
+            )
 
 
 def _model_of(names: dict[str, Any]) -> StateSpaceModel:
@@ -259,7 +268,9 @@ def _model_of(names: dict[str, Any]) -> StateSpaceModel:
     for word, public in WORDS.items():
         both = [key for key in dict.fromkeys((word, public)) if key in names and not hasattr(builtins, key)]
         if len(both) > 1:
-            raise PxUsageError(f"The cell gives both `{both[0]}` and `{both[1]}`, which are the same.\nKeep one.")
+            raise PxUsageError(
+                f"The cell gives both `{both[0]}` and `{both[1]}`, which are the same.\nKeep one."
+            )
         if both:
             parts[public] = names[both[0]]
         elif word in REQUIRED:

@@ -95,8 +95,15 @@ def forecast(result: FilterResult, n_steps: int, level: float = 0.95) -> Forecas
     half = ndtri(0.5 + level / 2) * np.sqrt(np.maximum(np.einsum("stii->sti", cov), 0.0))
     own = result._own
     return Forecast(
-        own(mean), own(cov), own(mean - half), own(mean + half), own(state_mean), own(state_cov), float(level),
-        future_index(result.index, int(n_steps)), result.observed.columns or tuple(result.model.obs_names or ()),
+        own(mean),
+        own(cov),
+        own(mean - half),
+        own(mean + half),
+        own(state_mean),
+        own(state_cov),
+        float(level),
+        future_index(result.index, int(n_steps)),
+        result.observed.columns or tuple(result.model.obs_names or ()),
     )
 
 

@@ -31,7 +31,9 @@ class Dense:
     def rows(self, steps, y):
         """Where the observed elements of the first `steps` rows stand in z, and their values."""
         offset = self.n_steps * self.n
-        where = [offset + t * self.m + i for t in range(steps) for i in range(self.m) if not np.isnan(y[t, i])]
+        where = [
+            offset + t * self.m + i for t in range(steps) for i in range(self.m) if not np.isnan(y[t, i])
+        ]
         values = [y[t, i] for t in range(steps) for i in range(self.m) if not np.isnan(y[t, i])]
         return np.array(where, dtype=int), np.array(values)
 
@@ -41,8 +43,10 @@ class Dense:
         V = self.cov[np.ix_(seen, seen)]
         C = self.cov[np.ix_(wanted, seen)]
         A, B = self.A[seen], self.A[wanted]
-        solved = np.linalg.solve(V, np.column_stack([values - self.mean[seen], A, C.T])) if len(seen) else np.zeros(
-            (0, 1 + A.shape[1] + len(wanted))
+        solved = (
+            np.linalg.solve(V, np.column_stack([values - self.mean[seen], A, C.T]))
+            if len(seen)
+            else np.zeros((0, 1 + A.shape[1] + len(wanted)))
         )
         v, VA, VC = solved[:, 0], solved[:, 1 : 1 + A.shape[1]], solved[:, 1 + A.shape[1] :]
         mean, cov = self.mean[wanted] + C @ v, self.cov[np.ix_(wanted, wanted)] - C @ VC
@@ -70,7 +74,8 @@ def dense(model: StateSpaceModel, n_steps: int) -> Dense:
     """Write the model down as one normal."""
     n, m, q = model.n_states, model.n_obs, model.n_noise
     F, H, Q, R, c, d, G = (
-        [part[t if len(part) > 1 else 0] for t in range(n_steps)] for part in (model.parts[k] for k in "FHQRcdG")
+        [part[t if len(part) > 1 else 0] for t in range(n_steps)]
+        for part in (model.parts[k] for k in "FHQRcdG")
     )
     start = model.initial_state
     wide = np.flatnonzero(np.diag(start.diffuse_cov))

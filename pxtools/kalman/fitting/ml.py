@@ -86,9 +86,13 @@ def fit_ml(
         raise PxUsageError(f"`starts` is {starts}; at least one start is needed.")
     scale = variance_scale(values)
     first = model.start(scale)
-    units = np.array([_unit(mark.lower, mark.upper, first[name], scale) for name, mark in model.parameters.items()])
+    units = np.array(
+        [_unit(mark.lower, mark.upper, first[name], scale) for name, mark in model.parameters.items()]
+    )
     problem = Problem(model, values, units, form)
-    place = np.array([m.to_line(first[name], u) for (name, m), u in zip(model.parameters.items(), units, strict=True)])
+    place = np.array(
+        [m.to_line(first[name], u) for (name, m), u in zip(model.parameters.items(), units, strict=True)]
+    )
     places = [place, *(place + _shift(seed, k, len(place)) for k in range(1, starts))]
     climbs = list(map(climb, [problem] * starts, places, [until] * starts))
     best = max(climbs, key=lambda one: one.log_likelihood)
@@ -115,7 +119,9 @@ def _raise_without_start(model: FreeModel, first: dict[str, float]) -> None:
         reason = "The log-likelihood is not finite there."
     except PxUsageError as error:
         reason = str(error).splitlines()[0]
-    raise PxUsageError(f"No start has a finite log-likelihood; the first was {told}.\n{reason}\nGive other starts: free(1.0, …).")
+    raise PxUsageError(
+        f"No start has a finite log-likelihood; the first was {told}.\n{reason}\nGive other starts: free(1.0, …)."
+    )
 
 
 def climb(problem: Problem, places: Array, until: Until) -> Climb:
@@ -192,7 +198,9 @@ def _standard_errors(problem: Problem, places: Array) -> list[float]:
         for j in range(i + 1):
             information[i, j] = information[j, i] = -_second(problem, places, steps, i, j, top)
     # a variance of zero lies on its bound, where the log-likelihood has no quadratic top
-    inner = np.array([np.isfinite(information[i, i]) and information[i, i] > 0 and abs(slopes[i]) > 1e-6 for i in range(k)])
+    inner = np.array(
+        [np.isfinite(information[i, i]) and information[i, i] > 0 and abs(slopes[i]) > 1e-6 for i in range(k)]
+    )
     errors = np.full(k, np.nan)
     block = information[np.ix_(inner, inner)]
     if inner.any() and np.isfinite(block).all() and np.linalg.eigvalsh(block)[0] > 0:

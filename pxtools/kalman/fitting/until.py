@@ -65,7 +65,11 @@ def _condition(word: str) -> tuple[str, bool, float]:
         tree = ast.parse(word, mode="eval").body
         assert isinstance(tree, ast.Compare) and len(tree.ops) == 1
         assert isinstance(tree.left, ast.Name) and isinstance(tree.ops[0], (ast.Lt, ast.Gt, ast.LtE, ast.GtE))
-        return tree.left.id, isinstance(tree.ops[0], (ast.Lt, ast.LtE)), float(ast.literal_eval(tree.comparators[0]))
+        return (
+            tree.left.id,
+            isinstance(tree.ops[0], (ast.Lt, ast.LtE)),
+            float(ast.literal_eval(tree.comparators[0])),
+        )
     except (SyntaxError, AssertionError, ValueError):
         raise PxUsageError(
             f"`until`: {word!r} is no condition.\nFor example: gain<1e-8 iterations>200 (no spaces inside a condition)"

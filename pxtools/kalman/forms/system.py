@@ -33,7 +33,9 @@ class System(NamedTuple):
     def starting(self, x: Array, P: Array, Pinf: Array | None = None) -> System:
         """Return the system with another state to start from."""
         Pinf = np.zeros_like(P) if Pinf is None else Pinf
-        return self._replace(x=np.ascontiguousarray(x), P=np.ascontiguousarray(P), Pinf=np.ascontiguousarray(Pinf))
+        return self._replace(
+            x=np.ascontiguousarray(x), P=np.ascontiguousarray(P), Pinf=np.ascontiguousarray(Pinf)
+        )
 
 
 def system_of(model: StateSpaceModel, n_series: int, n_steps: int) -> System:
@@ -52,9 +54,7 @@ def system_of(model: StateSpaceModel, n_series: int, n_steps: int) -> System:
     ).between(0, n_steps)
 
 
-def after_diffuse(
-    system: System, y: Array, proper: Callable[[System, Array], Filtered]
-) -> Filtered:
+def after_diffuse(system: System, y: Array, proper: Callable[[System, Array], Filtered]) -> Filtered:
     """Run the exact diffuse steps element by element, and `proper`, a form without such a phase, on the rest."""
     if not system.Pinf.any():
         return proper(system, y)
@@ -67,7 +67,9 @@ def after_diffuse(
             break
     if n_diffuse >= n_steps:
         return start
-    rest = system.between(n_diffuse).starting(start.predicted_mean[:, n_diffuse], start.predicted_cov[:, n_diffuse])
+    rest = system.between(n_diffuse).starting(
+        start.predicted_mean[:, n_diffuse], start.predicted_cov[:, n_diffuse]
+    )
     return _joined(start, proper(rest, np.ascontiguousarray(y[:, n_diffuse:])), n_diffuse)
 
 
