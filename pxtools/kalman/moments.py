@@ -41,8 +41,10 @@ def innovation_cov(result: FilterResult) -> Array:
     n = result.filtered.diffuse_cov.shape[1]
     if n:
         first = H[:n] if len(H) > 1 else H
-        infinite = np.abs(first @ result.filtered.diffuse_cov @ first.swapaxes(-1, -2)) > 1e-9
-        S[:, :n][infinite] = np.inf
+        wide = np.abs(first @ result.filtered.diffuse_cov @ first.swapaxes(-1, -2))
+        # where no observation served to end the diffuse phase, what is left of this is round-off
+        used = result.filtered.diffuse_obs.any(axis=2)[..., None, None]
+        S[:, :n][used & (wide > 1e-9 * wide.max(axis=(-1, -2), keepdims=True))] = np.inf
     return S
 
 
@@ -60,6 +62,7 @@ def gain(result: FilterResult) -> Array:
             result.filtered.predicted_cov[:, t],
             result.filtered.diffuse_cov[:, t],
             here[:, t],
+            result.filtered.diffuse_obs[:, t].sum(axis=1),
         )
     return K
 
@@ -69,18 +72,20 @@ def _proper_innovation_cov(result: FilterResult) -> Array:
     return H @ result.filtered.predicted_cov[:, :-1] @ H.swapaxes(-1, -2) + _part(result, "R")
 
 
-def _diffuse_gain(H: Array, R: Array, P: Array, Pinf: Array, here: Array) -> Array:
+def _diffuse_gain(
+    H: Array, R: Array, P: Array, Pinf: Array, here: NDArray[np.bool_], ranks: NDArray[np.int64]
+) -> Array:
     """The limit of the gain for infinite k in `P + k Pinf`: weights on the infinite directions, then on the rest."""
     Finf = H @ Pinf @ H.swapaxes(-1, -2)
     Fstar = H @ P @ H.swapaxes(-1, -2) + np.where(here[:, :, None] & here[:, None, :], R, 0.0)
     values, vectors = np.linalg.eigh(Finf)
-    limit = 1e-9 * np.maximum(values.max(axis=1), 1e-300)[:, None]
     K = np.empty((len(H), P.shape[1], H.shape[1]))
-    for s in range(len(H)):
-        rest = vectors[s][:, values[s] <= limit[s]]
+    for s, rank in enumerate(ranks):
+        cut = H.shape[1] - int(rank)
+        rest, wide = vectors[s][:, :cut], vectors[s][:, cut:]
         # on the directions of finite variance the proper part alone decides
         proper = rest @ np.linalg.pinv(rest.T @ Fstar[s] @ rest, hermitian=True) @ rest.T
-        inverse = np.linalg.pinv(Finf[s], rcond=1e-9, hermitian=True)
+        inverse = (wide / values[s][cut:]) @ wide.T
         left = np.eye(H.shape[1]) - Fstar[s] @ proper
         K[s] = Pinf[s] @ H[s].T @ inverse @ left + P[s] @ H[s].T @ proper
     return K
