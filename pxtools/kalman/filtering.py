@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from pxtools.errors import PxUsageError, nearest
-from pxtools.kalman.forms import FORMS, square_root
-from pxtools.kalman.forms.system import System, system_of
+from pxtools.kalman.backward import refined, with_estimators
+from pxtools.kalman.forms import FORMS
+from pxtools.kalman.system import System, system_of
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.observations import Observed, read_observations
 from pxtools.kalman.results import FilterResult
@@ -96,30 +95,7 @@ def smooth_filtered(model: StateSpaceModel, observed: Observed, filtered: Filter
     """Run the smoother that belongs to a form over its filtered moments."""
     y = observed.values
     system = system_of(model, *y.shape[:2])
+    smoothed = kalman.univariate_smoother(y, system.F, system.H, system.R, system.d, filtered)
     if form != "sqrt":
-        return kalman.univariate_smoother(y, system.F, system.H, system.R, system.d, filtered)
-    rest = square_root.smooth(system, filtered)
-    n_diffuse = filtered.diffuse_cov.shape[1]
-    if n_diffuse == 0:
-        return rest
-    return _with_diffuse_steps(system, y, filtered, rest, n_diffuse)
-
-
-def _with_diffuse_steps(system: System, y: Array, filtered: Filtered, rest: Smoothed, n: int) -> Smoothed:
-    """Smooth the exact diffuse steps element by element, from what the later rows say about them."""
-    F = system.F[n - 1 if len(system.F) > 1 else 0]
-    head = system.between(0, n)
-    cut = Filtered(
-        filtered.predicted_mean[:, : n + 1].copy(),
-        filtered.predicted_cov[:, : n + 1].copy(),
-        *(part[:, :n].copy() for part in filtered[2:5]),
-        *filtered[5:],
-    )
-    last = (None, None)
-    if n < y.shape[1]:
-        last = (np.ascontiguousarray(rest.r[:, n] @ F), np.ascontiguousarray(F.T @ rest.N[:, n] @ F))
-    start = kalman.univariate_smoother(
-        np.ascontiguousarray(y[:, :n]), head.F, head.H, head.R, head.d, cut, *last
-    )
-    joined = [np.concatenate([a, b[:, n:]], axis=1) for a, b in zip(start[:4], rest[:4], strict=True)]
-    return Smoothed(*joined, start.N1, start.N2)
+        return refined(system, filtered, smoothed)
+    return with_estimators(filtered, refined(system, filtered, smoothed, every=True))

@@ -9,7 +9,7 @@ import numpy as np
 
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array
-from pxtools.kalman.forms.system import system_of
+from pxtools.kalman.system import system_of
 from pxtools.kernels import kalman
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pxtools.kalman.backward import gain_at
 from pxtools.kalman.checks import Array
+from pxtools.kalman.system import system_of
 from pxtools.kernels.kalman_results import NO_VARIANCE
 
 if TYPE_CHECKING:
@@ -107,27 +109,16 @@ def standardized(result: FilterResult) -> Array:
 
 
 def lag_one(result: FilterResult) -> Array:
-    """`Cov(x[t + 1], x[t] | y) = (I - P[t + 1] N[t]) F P[t | t]`, and its limit in the diffuse phase."""
+    """`Cov(x[t + 1], x[t] | y) = (I - P[t + 1] N[t]) F P[t | t]`; `V[t + 1] J'` where a step was a regression."""
     f, smooth = result.filtered, result.smoothed
     F = _part(result, "F")
-    F = F[:-1] if len(F) > 1 else F
-    after = F @ f.filtered_cov[:, :-1]
-    P, N = f.predicted_cov[:, 1:-1], smooth.N[:, 1:]
-    lag = after - P @ (N @ after)
-    n = min(f.diffuse_cov.shape[1], lag.shape[1])
-    if n:
-        F_n = F[:n] if len(F) > 1 else F
-        wide = F_n @ f.diffuse_filtered_cov[:, :n]
-        Pinf, N1, N2 = (_next(part, n) for part in (f.diffuse_cov, smooth.N1, smooth.N2))
-        lag[:, :n] -= Pinf @ N1 @ after[:, :n] + (P[:, :n] @ N1 + Pinf @ N2) @ wide
+    after = (F[:-1] if len(F) > 1 else F) @ f.filtered_cov[:, :-1]
+    lag = after - f.predicted_cov[:, 1:-1] @ (smooth.N[:, 1:] @ after)
+    assert smooth.by_regression is not None
+    system = system_of(result.model, *result.observed.values.shape[:2])
+    for s, t in np.argwhere(smooth.by_regression):
+        lag[s, t] = smooth.cov[s, t + 1] @ gain_at(system, f, int(s), int(t))[0].T
     return lag
-
-
-def _next(part: Array, n: int) -> Array:
-    """Steps 1 to n of an array of the diffuse phase, zeros after its end."""
-    shifted = np.zeros((len(part), n, *part.shape[2:]))
-    shifted[:, : part.shape[1] - 1] = part[:, 1 : n + 1]
-    return shifted
 
 
 def process_disturbance(result: FilterResult) -> tuple[Array, Array]:

@@ -249,7 +249,7 @@ def join_results(parts: list[FilterResult]) -> FilterResult:
     result.__dict__.pop("smoothed", None)
     result = replace(result, form=forms, forecasts=None)
     if all("smoothed" in part.__dict__ for part in parts):
-        smooth = zip(*(_padded(part.smoothed, joined.diffuse_cov.shape[1]) for part in parts), strict=True)
+        smooth = zip(*(part.smoothed for part in parts), strict=True)
         result.__dict__["smoothed"] = Smoothed(*(np.concatenate(group) for group in smooth))
     return result
 
@@ -267,10 +267,3 @@ def _with_diffuse(part: FilterResult, n: int) -> FilterResult:
         diffuse_obs=padded(f.diffuse_obs),
     )
     return part.replace(filtered=filtered)
-
-
-def _padded(smoothed: Smoothed, n: int) -> Smoothed:
-    def padded(array: Array) -> Array:
-        return np.concatenate([array, np.zeros((len(array), n - array.shape[1], *array.shape[2:]))], axis=1)
-
-    return smoothed._replace(N1=padded(smoothed.N1), N2=padded(smoothed.N2))

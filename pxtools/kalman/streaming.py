@@ -9,7 +9,7 @@ import numpy as np
 
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array, freeze
-from pxtools.kalman.forms.system import System
+from pxtools.kalman.system import System
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kernels import kalman
 

@@ -52,7 +52,6 @@ cdef extern from "kalman_sizes.h" nogil:
         const double *filtered_mean
         const double *filtered_cov
         const double *diffuse_cov
-        const double *diffuse_filtered_cov
         const unsigned char *diffuse_obs
         const double *r_last
         const double *N_last
@@ -61,8 +60,6 @@ cdef extern from "kalman_sizes.h" nogil:
         double *cov
         double *r
         double *N
-        double *N1
-        double *N2
 
     void filter_series(const Model *model, const double *y, const double *x0, const double *P0, const double *Pinf0,
                        int left, int may_settle, FilterOut *out, double *work)
@@ -166,7 +163,7 @@ def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered, r_last=
     """Smooth every series backwards from its filtered moments: see `kalman_numpy.univariate_smoother`."""
     cdef const double[:, :, ::1] pm = filtered.predicted_mean, fm = filtered.filtered_mean
     cdef const double[:, :, :, ::1] pc = filtered.predicted_cov, fc = filtered.filtered_cov
-    cdef const double[:, :, :, ::1] dc = filtered.diffuse_cov, dfc = filtered.diffuse_filtered_cov
+    cdef const double[:, :, :, ::1] dc = filtered.diffuse_cov
     cdef const unsigned char[:, :, ::1] used = filtered.diffuse_obs
     cdef Py_ssize_t n_series = y.shape[0], n_steps = y.shape[1], m = y.shape[2], n = F.shape[1], s
     cdef _Model holder = _Model(n_steps, F, H, np.zeros((1, n, n)), R, np.zeros((1, n)), d)
@@ -175,14 +172,12 @@ def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered, r_last=
         raise ValueError("y must be (n_series, n_steps, n_obs) and not empty")
     wanted = {"predicted_mean": (n_series, n_steps + 1, n), "predicted_cov": (n_series, n_steps + 1, n, n),
               "filtered_mean": (n_series, n_steps, n), "filtered_cov": (n_series, n_steps, n, n),
-              "diffuse_cov": (n_series, n_diffuse, n, n), "diffuse_filtered_cov": (n_series, n_diffuse, n, n),
-              "diffuse_obs": (n_series, n_diffuse, m)}
+              "diffuse_cov": (n_series, n_diffuse, n, n), "diffuse_obs": (n_series, n_diffuse, m)}
     for name, shape in wanted.items():
         if getattr(filtered, name).shape != shape:
             raise ValueError(f"{name} does not fit y and F")
     cdef double[:, :, ::1] mean = np.empty((n_series, n_steps, n)), r = np.empty((n_series, n_steps, n))
     cdef double[:, :, :, ::1] cov = np.empty((n_series, n_steps, n, n)), N = np.empty((n_series, n_steps, n, n))
-    cdef double[:, :, :, ::1] N1 = np.zeros((n_series, n_diffuse, n, n)), N2 = np.zeros((n_series, n_diffuse, n, n))
     cdef double[::1] work = np.zeros(smoother_doubles(n, m))
     cdef SmootherOut out
     cdef bint has_last = r_last is not None
@@ -200,10 +195,6 @@ def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered, r_last=
             if has_last:
                 out.r_last, out.N_last = &r_last_[s, 0], &N_last_[s, 0, 0]
             if n_diffuse:
-                out.diffuse_cov, out.diffuse_filtered_cov = &dc[s, 0, 0, 0], &dfc[s, 0, 0, 0]
-                out.diffuse_obs = &used[s, 0, 0]
-                out.N1, out.N2 = &N1[s, 0, 0, 0], &N2[s, 0, 0, 0]
+                out.diffuse_cov, out.diffuse_obs = &dc[s, 0, 0, 0], &used[s, 0, 0]
             smoother_series(&holder.model, &y[s, 0, 0], &out, &work[0])
-    return Smoothed(
-        np.asarray(mean), np.asarray(cov), np.asarray(r), np.asarray(N), np.asarray(N1), np.asarray(N2)
-    )
+    return Smoothed(np.asarray(mean), np.asarray(cov), np.asarray(r), np.asarray(N))

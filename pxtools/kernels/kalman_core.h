@@ -66,11 +66,11 @@ typedef struct {
 } FilterOut;
 
 typedef struct {
-    const double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov, *diffuse_cov, *diffuse_filtered_cov;
+    const double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov, *diffuse_cov;
     const unsigned char *diffuse_obs;
     const double *r_last, *N_last; /* what comes after the last step says about its successor's state; or NULL */
     long n_diffuse_steps;
-    double *mean, *cov, *r, *N, *N1, *N2;
+    double *mean, *cov, *r, *N;
 } SmootherOut;
 
 /* One row made uncorrelated: element i is present or not, its value less the intercept, its row of H, its variance. */
@@ -290,81 +290,51 @@ static void shrink(const Index n, double *N, const double *k, const double *h, d
     add_outer(n, N, 0.5 * knk, h, h);
 }
 
-/* out <- out + L1' N L + L' N L1 with L = I - k h', L1 = -k1 h': both sides are h a' + a h' */
-static void add_cross(const Index n, double *out, const double *N, const double *k, const double *k1, const double *h,
-                      double *work)
-{
-    times_vector(n, N, k1, work);
-    const double k1nk = dot(n, k, work);
-    add_outer(n, out, -1.0, h, work);
-    add_outer(n, out, k1nk, h, h);
-}
-
-/* The row backwards while part of P is infinite: Durbin & Koopman (2012), equations 5.23-5.32, by element. */
+/* The row backwards while part of P is infinite: an observation of infinite variance adds nothing to r and N. */
 static void diffuse_backwards(const Index n, const Index m, const Row *row, const double *predicted_x,
                               const double *predicted_P, const double *predicted_Pinf, const unsigned char *used,
-                              double *r, double *N, double *r1, double *N1, double *N2, double *work)
+                              double *r, double *N, double *work)
 {
     double *x = work, *P = x + n, *Pinf = P + n * n, *spread = Pinf + n * n, *scratch = spread + n;
-    double *K = scratch + n, *K1 = K + m * n, *v = K1 + m * n, *f = v + m, *fstar = f + m;
+    double *K = scratch + n, *v = K + m * n, *inverse = v + m;
+    int *served = row->present;
     memcpy(x, predicted_x, n * sizeof(double));
     memcpy(P, predicted_P, n * n * sizeof(double));
     memcpy(Pinf, predicted_Pinf, n * n * sizeof(double));
     for (Index j = 0; j < n; j++) spread[j] = P[j * n + j];
     for (Index i = 0; i < m; i++) {
         const double *h = row->H + i * n;
-        double *k = K + i * n, *k1 = K1 + i * n;
-        f[i] = 0.0;
-        if (!row->present[i]) continue;
+        double *k = K + i * n;
+        inverse[i] = 0.0;
+        if (!served[i]) continue;
         v[i] = row->y[i] - dot(n, h, x);
-        fstar[i] = row->r[i] + not_negative(quadratic(n, P, h, k));
+        const double f = row->r[i] + not_negative(quadratic(n, P, h, k));
         if (used[i]) {
-            const double finf = quadratic(n, Pinf, h, k1);
-            add_outer(n, P, -1.0 / finf, k1, k);
-            add_outer(n, P, 0.5 * fstar[i] / (finf * finf), k1, k1);
-            add_outer(n, Pinf, -0.5 / finf, k1, k1);
-            for (Index j = 0; j < n; j++) {
-                const double k0 = k1[j] / finf;
-                k1[j] = (k[j] - k0 * fstar[i]) / finf;
-                k[j] = k0;
-            }
-            f[i] = finf;
-        } else if (fstar[i] > NO_VARIANCE * (row->r[i] + reach(n, h, spread))) {
-            add_outer(n, P, -0.5 / fstar[i], k, k);
-            for (Index j = 0; j < n; j++) k[j] /= fstar[i];
-            f[i] = fstar[i];
-        } else continue;
+            const double finf = quadratic(n, Pinf, h, scratch);
+            add_outer(n, P, -1.0 / finf, scratch, k);
+            add_outer(n, P, 0.5 * f / (finf * finf), scratch, scratch);
+            add_outer(n, Pinf, -0.5 / finf, scratch, scratch);
+            for (Index j = 0; j < n; j++) k[j] = scratch[j] / finf;
+        } else if (f > NO_VARIANCE * (row->r[i] + reach(n, h, spread))) {
+            add_outer(n, P, -0.5 / f, k, k);
+            for (Index j = 0; j < n; j++) k[j] /= f;
+            inverse[i] = 1.0 / f;
+        } else {
+            served[i] = 0;
+            continue;
+        }
         for (Index j = 0; j < n; j++) x[j] += k[j] * v[i];
     }
     for (Index i = m - 1; i >= 0; i--) {
-        const double *h = row->H + i * n, *k = K + i * n, *k1 = K1 + i * n;
-        if (f[i] == 0.0) continue;
-        const double kr = dot(n, k, r), kr1 = dot(n, k, r1);
-        shrink(n, N2, k, h, scratch);
-        if (used[i]) {
-            const double k1r = dot(n, k1, r), k1nk1 = quadratic(n, N, k1, scratch);
-            add_cross(n, N2, N1, k, k1, h, scratch);
-            add_outer(n, N2, 0.5 * (k1nk1 - fstar[i] / (f[i] * f[i])), h, h);
-            shrink(n, N1, k, h, scratch);
-            add_cross(n, N1, N, k, k1, h, scratch);
-            add_outer(n, N1, 0.5 / f[i], h, h);
-            shrink(n, N, k, h, scratch);
-            for (Index j = 0; j < n; j++) {
-                r1[j] += h[j] * (v[i] / f[i] - kr1 - k1r);
-                r[j] -= h[j] * kr;
-            }
-        } else {
-            shrink(n, N1, k, h, scratch);
-            shrink(n, N, k, h, scratch);
-            add_outer(n, N, 0.5 / f[i], h, h);
-            for (Index j = 0; j < n; j++) {
-                r1[j] -= h[j] * kr1;
-                r[j] += h[j] * (v[i] / f[i] - kr);
-            }
-        }
+        const double *h = row->H + i * n, *k = K + i * n;
+        if (!served[i]) continue;
+        const double step = v[i] * inverse[i] - dot(n, k, r);
+        shrink(n, N, k, h, scratch);
+        add_outer(n, N, 0.5 * inverse[i], h, h);
+        for (Index j = 0; j < n; j++) r[j] += h[j] * step;
     }
 }
 
-#define DIFFUSE_DOUBLES(n, m) (4 * (n) * (n) + 4 * (n) + 2 * (m) * (n) + 3 * (m))
+#define DIFFUSE_DOUBLES(n, m) (4 * (n) * (n) + 4 * (n) + (m) * (n) + 2 * (m))
 
 #endif

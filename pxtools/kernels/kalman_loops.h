@@ -192,7 +192,7 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
     LOCAL(Ft, NN, nn);
     work = lay_row(n, m, work, &row);
     double *K = work, *v = K + m * n, *inverse = v + m;
-    double *r1 = inverse + m, *N1 = r1 + n, *N2 = N1 + nn, *scratch = N2 + nn;
+    double *scratch = inverse + m;
 
     memset(r, 0, n * sizeof(double));
     memset(N, 0, nn * sizeof(double));
@@ -200,7 +200,6 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
         memcpy(r, out->r_last, n * sizeof(double));
         memcpy(N, out->N_last, nn * sizeof(double));
     }
-    memset(r1, 0, (n + 2 * nn) * sizeof(double));
     transpose(n, model->F, Ft);
     for (long t = n_steps - 1; t >= 0; t--) {
         const double *x_t = out->predicted_mean + t * n, *P_t = out->predicted_cov + t * nn;
@@ -214,16 +213,8 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
         for (Index j = 0; j < n; j++) mean[j] = out->filtered_mean[t * n + j] + Nk[j];
         for (Index j = 0; j < nn; j++) cov[j] = Pf[j] - W3[j];
         if (is_diffuse) {
-            const double *Pinf = out->diffuse_filtered_cov + t * nn;
-            times_vector(n, Pinf, r1, Nk);
-            for (Index j = 0; j < n; j++) mean[j] += Nk[j];
-            congruence(n, Pinf, N2, W3, W1, W2);
-            product(n, Pinf, N1, W1);
-            product(n, W1, Pf, W2);
-            for (Index i = 0; i < n; i++)
-                for (Index j = 0; j < n; j++) cov[i * n + j] -= W3[i * n + j] + W2[i * n + j] + W2[j * n + i];
-            diffuse_backwards(n, m, &row, x_t, P_t, out->diffuse_cov + t * nn, out->diffuse_obs + t * m, r, N, r1,
-                              N1, N2, scratch);
+            diffuse_backwards(n, m, &row, x_t, P_t, out->diffuse_cov + t * nn, out->diffuse_obs + t * m, r, N,
+                              scratch);
         } else {
             memcpy(x, x_t, n * sizeof(double));
             memcpy(P, P_t, nn * sizeof(double));
@@ -258,10 +249,6 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
         }
         memcpy(out->r + t * n, r, n * sizeof(double));
         memcpy(out->N + t * nn, N, nn * sizeof(double));
-        if (is_diffuse) {
-            memcpy(out->N1 + t * nn, N1, nn * sizeof(double));
-            memcpy(out->N2 + t * nn, N2, nn * sizeof(double));
-        }
         if (t == 0) break;
         if (model->F_step) transpose(n, model->F + (t - 1) * model->F_step, Ft);
         for (Index i = 0; i < n; i++) Nk[i] = dot(n, Ft + i * n, r);
@@ -272,19 +259,11 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
 #endif
         congruence(n, Ft, N, W3, W1, W2);
         memcpy(N, W3, nn * sizeof(double));
-        if (t <= out->n_diffuse_steps) {
-            for (Index i = 0; i < n; i++) Nk[i] = dot(n, Ft + i * n, r1);
-            memcpy(r1, Nk, n * sizeof(double));
-            congruence(n, Ft, N1, W3, W1, W2);
-            memcpy(N1, W3, nn * sizeof(double));
-            congruence(n, Ft, N2, W3, W1, W2);
-            memcpy(N2, W3, nn * sizeof(double));
-        }
     }
 }
 
 #define SMOOTHER_DOUBLES(n, m) \
-    (5 * (n) + 8 * (n) * (n) + ROW_DOUBLES(n, m) + (m) * ((n) + 2) + DIFFUSE_DOUBLES(n, m) + 8)
+    (4 * (n) + 6 * (n) * (n) + ROW_DOUBLES(n, m) + (m) * ((n) + 2) + DIFFUSE_DOUBLES(n, m) + 8)
 
 #undef LOCAL
 #undef NN

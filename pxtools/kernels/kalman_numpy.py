@@ -268,36 +268,24 @@ def univariate_smoother(
     n, n_diffuse = F.shape[1], filtered.diffuse_cov.shape[1]
     mean, cov = np.empty((n_series, n_steps, n)), np.empty((n_series, n_steps, n, n))
     r_all, N_all = np.empty_like(mean), np.empty_like(cov)
-    N1_all, N2_all = np.zeros_like(filtered.diffuse_cov), np.zeros_like(filtered.diffuse_cov)
     r = np.zeros((n_series, n)) if r_last is None else r_last
     N = np.zeros((n_series, n, n)) if N_last is None else N_last
-    r1, N1, N2 = np.zeros_like(r), np.zeros_like(N), np.zeros_like(N)
     for t in range(n_steps - 1, -1, -1):
-        is_diffuse = t < n_diffuse
         rows = _uncorrelated(y[:, t], _at(H, t), _at(R, t), _at(d, t))
         Pf = filtered.filtered_cov[:, t]
         mean[:, t] = filtered.filtered_mean[:, t] + _times(Pf, r)
         cov[:, t] = Pf - Pf @ N @ Pf
         Pinf, used = np.zeros_like(Pf), np.zeros_like(rows.present)
-        if is_diffuse:
-            Pinf, used = filtered.diffuse_filtered_cov[:, t], filtered.diffuse_obs[:, t] > 0
-            mean[:, t] += _times(Pinf, r1)
-            mixed = Pinf @ N1 @ Pf
-            cov[:, t] -= mixed + mixed.transpose(0, 2, 1) + Pinf @ N2 @ Pinf
-            Pinf = filtered.diffuse_cov[:, t].copy()
+        if t < n_diffuse:
+            Pinf, used = filtered.diffuse_cov[:, t].copy(), filtered.diffuse_obs[:, t] > 0
         steps = _row_forwards(
             rows, filtered.predicted_mean[:, t].copy(), filtered.predicted_cov[:, t].copy(), Pinf, used
         )
-        r, N, r1, N1, N2 = _row_backwards(steps, r, N, r1, N1, N2)
+        r, N = _row_backwards(steps, r, N)
         r_all[:, t], N_all[:, t] = r, N
-        if is_diffuse:
-            N1_all[:, t], N2_all[:, t] = N1, N2
         if t:
-            before = _at(F, t - 1)
-            r, r1 = r @ before, r1 @ before
-            N, N1, N2 = (_carried(part, before.T) for part in (N, N1, N2))
-    cov = (cov + cov.transpose(0, 1, 3, 2)) / 2
-    return Smoothed(mean, cov, r_all, N_all, N1_all, N2_all)
+            r, N = r @ _at(F, t - 1), _carried(N, _at(F, t - 1).T)
+    return Smoothed(mean, (cov + cov.transpose(0, 1, 3, 2)) / 2, r_all, N_all)
 
 
 def _times(P: Array, r: Array) -> Array:
@@ -305,43 +293,22 @@ def _times(P: Array, r: Array) -> Array:
 
 
 class _Step(NamedTuple):
-    """One element's update, as the backward pass needs it."""
+    """One element's update, as the backward pass needs it: `inverse` is 1 / f, zero where f is infinite."""
 
     h: Array
     v: Array
     K: Array
-    K1: Array
-    f: Array
-    fstar: Array
-    proper: Mask
-    diffuse: Mask
+    inverse: Array
 
 
-def _row_backwards(
-    steps: list[_Step], r: Array, N: Array, r1: Array, N1: Array, N2: Array
-) -> tuple[Array, Array, Array, Array, Array]:
+def _row_backwards(steps: list[_Step], r: Array, N: Array) -> tuple[Array, Array]:
     for step in reversed(steps):
         h = np.broadcast_to(step.h, r.shape)
-        inverse = np.divide(1.0, step.f, out=np.zeros_like(step.f), where=step.proper | step.diffuse)
         L = np.eye(r.shape[1]) - _outer(step.K, h)
         Lt = L.transpose(0, 2, 1)
-        hh = _outer(h, h)
-        if step.diffuse.any():
-            L1 = -_outer(step.K1, h)
-            L1t = L1.transpose(0, 2, 1)
-            infinite = np.where(step.diffuse, inverse, 0.0)
-            cross = L1t @ N1 @ L
-            N2 = Lt @ N2 @ L + cross + cross.transpose(0, 2, 1) + L1t @ N @ L1
-            N2 -= hh * (infinite**2 * step.fstar)[:, None, None]
-            cross = L1t @ N @ L
-            N1 = Lt @ N1 @ L + cross + cross.transpose(0, 2, 1) + hh * infinite[:, None, None]
-            r1 = _times(Lt, r1) + _times(L1t, r) + h * (step.v * infinite)[:, None]
-        elif N1.any():
-            r1, N1, N2 = _times(Lt, r1), Lt @ N1 @ L, Lt @ N2 @ L
-        finite = np.where(step.proper, inverse, 0.0)
-        r = _times(Lt, r) + h * (step.v * finite)[:, None]
-        N = Lt @ N @ L + hh * finite[:, None, None]
-    return r, N, r1, N1, N2
+        r = _times(Lt, r) + h * (step.v * step.inverse)[:, None]
+        N = Lt @ N @ L + _outer(h, h) * step.inverse[:, None, None]
+    return r, N
 
 
 def _row_forwards(rows: Rows, x: Array, P: Array, Pinf: Array, used: Mask) -> list[_Step]:
@@ -359,7 +326,7 @@ def _row_forwards(rows: Rows, x: Array, P: Array, Pinf: Array, used: Mask) -> li
         f = np.where(diffuse, finf, np.where(proper, fstar, 1.0))
         K = np.where(diffuse, Minf.T, np.where(proper, Mstar.T, 0.0)).T / f[:, None]
         K1 = np.where(diffuse, (Mstar - K * fstar[:, None]).T / f, 0.0).T
-        steps.append(_Step(h, v, K, K1, f, fstar, proper, diffuse))
+        steps.append(_Step(h, v, K, np.where(proper, 1.0 / f, 0.0)))
         x += K * v[:, None]
         P -= _outer(K, Mstar) + _outer(K1, np.where(diffuse, Minf.T, 0.0).T)
         Pinf -= _outer(np.where(diffuse, K.T, 0.0).T, Minf)

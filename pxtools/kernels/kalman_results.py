@@ -52,13 +52,13 @@ class Smoothed(NamedTuple):
     """The backward pass: moments given all data, and the scaled estimators r and N they come from.
 
     mean, r: (n_series, n_steps, n_states); cov, N: (n_series, n_steps, n_states, n_states); r and N at step t hold
-    what the observations from t on say about the state predicted for t. N1 and N2 are their diffuse companions,
-    (n_series, n_diffuse_steps, n_states, n_states).
+    what the observations from t on say about the state predicted for t. Kernels leave the moments of steps whose
+    filtered state is partly infinite to their caller, who notes in `by_regression` (n_series, n_steps) which steps
+    were smoothed by regression on the next state.
     """
 
     mean: Array
     cov: Array
     r: Array
     N: Array
-    N1: Array
-    N2: Array
+    by_regression: NDArray[np.bool_] | None = None

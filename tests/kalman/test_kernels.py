@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pxtools.kalman.forms.system import system_of
+from pxtools.kalman.system import system_of
 from pxtools.kernels import kalman, kalman_numpy
 from tests.kalman.models import covariance, random_model
 

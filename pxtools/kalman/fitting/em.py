@@ -68,7 +68,7 @@ def fit_em(
 
 def _filtered(model: StateSpaceModel, values: Array, form: str) -> FilterResult:
     from pxtools.kalman.filtering import run_form
-    from pxtools.kalman.forms.system import system_of
+    from pxtools.kalman.system import system_of
 
     used, filtered = run_form(system_of(model, *values.shape[:2]), values, form)
     return FilterResult(model, Observed(values, None, None, True), filtered, used)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pxtools.kalman.forms import cholesky, information, square_root, univariate
-from pxtools.kalman.forms.system import System
+from pxtools.kalman.system import System
 from pxtools.kernels.kalman_results import Array, Filtered
 
 #: the form's name, as `--form` takes it, and its filter

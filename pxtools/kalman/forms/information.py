@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from pxtools.errors import PxUsageError
-from pxtools.kalman.forms.system import System, after_diffuse
+from pxtools.kalman.system import System, after_diffuse
 from pxtools.kernels.kalman_numpy import LOG_2PI
 from pxtools.kernels.kalman_results import Array, Filtered
 

@@ -5,7 +5,7 @@ Reference: Koopman & Durbin (2000), Fast filtering and smoothing for multivariat
 
 from __future__ import annotations
 
-from pxtools.kalman.forms.system import System
+from pxtools.kalman.system import System
 from pxtools.kernels import kalman
 from pxtools.kernels.kalman_results import Array, Filtered
 
