@@ -115,7 +115,7 @@ class _Cell:
 
     def run(self, values: _Values) -> StateSpaceModel:
         """Run the cell with these values in the places marked free."""
-        names = {"np": np, "numpy": np, **BUILDERS, **self.names, FREE: values.take}
+        names = {"np": np, "numpy": np, **BUILDERS, FREE: values.take, **self.names}
         exec(self.code, names)  # the user's cell, as the notebook would run it
         return _model_of(names)
 
@@ -235,7 +235,7 @@ def _names_at(node: ast.expr, place: tuple[int, ...]) -> list[tuple[tuple[int, .
 
 def _read_names(tree: ast.Module, namespace: Mapping[str, Any]) -> dict[str, Any]:
     read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return {name: namespace[name] for name in read if name in namespace and name != FREE}
+    return {name: namespace[name] for name in read if name in namespace and namespace[name] is not free}
 
 
 def _bound_names(tree: ast.Module) -> dict[str, int]:

@@ -136,7 +136,7 @@ def future_index(index: Any, n_steps: int) -> Any:
     if isinstance(index, pd.PeriodIndex):
         return pd.period_range(index[-1] + 1, periods=n_steps, freq=index.freq)
     if isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
-        freq = index.freq or (pd.infer_freq(index) if len(index) > 2 else None)
+        freq = index.freq or _inferred(index)
         if freq is None:
             raise PxUsageError(
                 "The dates of the observations are not evenly spaced, so forecasts have no dates.\n"
@@ -149,3 +149,15 @@ def future_index(index: Any, n_steps: int) -> Any:
         if np.allclose(np.diff(index.to_numpy()), step):
             return pd.Index(index[-1] + step * np.arange(1, n_steps + 1), name=index.name)
     return None
+
+
+def _inferred(index: Any) -> Any:
+    import warnings
+
+    import pandas as pd
+
+    if len(index) < 3:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas 3 announces another type of the same answer
+        return pd.infer_freq(index)

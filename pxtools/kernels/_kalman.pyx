@@ -186,12 +186,14 @@ def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered, r_last=
     if has_last and (r_last.shape != (n_series, n) or N_last.shape != (n_series, n, n)):
         raise ValueError("r_last and N_last need one entry for each series")
     out.r_last, out.N_last = NULL, NULL
-    out.n_diffuse_steps = n_diffuse
+    # its own length for each series: the others must not change its bits
+    cdef long[::1] lengths = np.any(filtered.diffuse_cov, axis=(2, 3)).sum(axis=1).astype(np.int_)
     with nogil:
         for s in range(n_series):
             out.predicted_mean, out.predicted_cov = &pm[s, 0, 0], &pc[s, 0, 0, 0]
             out.filtered_mean, out.filtered_cov = &fm[s, 0, 0], &fc[s, 0, 0, 0]
             out.mean, out.cov, out.r, out.N = &mean[s, 0, 0], &cov[s, 0, 0, 0], &r[s, 0, 0], &N[s, 0, 0, 0]
+            out.n_diffuse_steps = lengths[s]
             if has_last:
                 out.r_last, out.N_last = &r_last_[s, 0], &N_last_[s, 0, 0]
             if n_diffuse:

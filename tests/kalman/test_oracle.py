@@ -85,7 +85,7 @@ def test_exact_diffuse_log_likelihood_and_smoother_equal_generalised_least_squar
     close(result.log_likelihood, truth.log_likelihood(y), 1e-8)
     assume(result.n_diffuse_steps < len(y))
     check_filter(model, y, form)
-    check_smoother(model, y, form, rtol=1e-5)
+    check_smoother(model, y, form, rtol=1e-7)
 
 
 @pytest.mark.parametrize("form", FORMS)

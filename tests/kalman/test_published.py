@@ -9,7 +9,15 @@ import warnings
 import numpy as np
 import pytest
 
-from pxtools.kalman import StateSpaceModel, arima, filter_series, fit_model, local_level, local_linear_trend, seasonal
+from pxtools.kalman import (
+    StateSpaceModel,
+    arima,
+    filter_series,
+    fit_model,
+    local_level,
+    local_linear_trend,
+    seasonal,
+)
 from tests.kalman.data import LH, NILE, PRESIDENTS, UK_GAS, US_ACC_DEATHS
 
 LEVEL = local_level(1469.1, observation_var=15099.0)
@@ -22,12 +30,38 @@ def test_nile_with_exact_diffuse_start(form):
     assert result.log_likelihood == pytest.approx(-633.4645636488784, abs=1e-9)
     assert result.n_diffuse_obs == 1
     at = np.array([1, 2, 3, 50, 99, 100]) - 1
-    filtered = [1120, 1140.927839934822, 1072.7985295274439, 849.0705662042777, 819.6372663004927, 798.3702926083641]
-    variance = [15099, 7899.7363793969125, 5781.46993870002, 4032.1579418087836, 4032.1579418084766, 4032.1579418084766]
+    filtered = [
+        1120,
+        1140.927839934822,
+        1072.7985295274439,
+        849.0705662042777,
+        819.6372663004927,
+        798.3702926083641,
+    ]
+    variance = [
+        15099,
+        7899.7363793969125,
+        5781.46993870002,
+        4032.1579418087836,
+        4032.1579418084766,
+        4032.1579418084766,
+    ]
     np.testing.assert_allclose(result.filtered_mean[at, 0], filtered, rtol=1e-12)
     np.testing.assert_allclose(result.filtered_cov[at, 0, 0], variance, rtol=1e-12)
-    smoothed = [1111.6683191267957, 1110.857664621807, 1105.2655673123875, 834.7632591037506, 804.0495956662453]
-    variance = [4032.1579418084766, 3242.9300732247184, 2818.942170053208, 2326.7568698141936, 3242.930073224717]
+    smoothed = [
+        1111.6683191267957,
+        1110.857664621807,
+        1105.2655673123875,
+        834.7632591037506,
+        804.0495956662453,
+    ]
+    variance = [
+        4032.1579418084766,
+        3242.9300732247184,
+        2818.942170053208,
+        2326.7568698141936,
+        3242.930073224717,
+    ]
     np.testing.assert_allclose(result.smoothed_mean[at[:5], 0], smoothed, rtol=1e-11)
     np.testing.assert_allclose(result.smoothed_cov[at[:5], 0, 0], variance, rtol=1e-11)
     assert result.smoothed_mean.sum() == pytest.approx(91935.0, rel=1e-12)
@@ -127,8 +161,12 @@ def as_structts(model, y):
 def test_r_structts_log_likelihoods():
     level = local_level(1469.14661923768, observation_var=15098.57715359740)
     trend = local_linear_trend(1426.73585559289, 0, observation_var=15047.32557812057)
-    assert filter_series(as_structts(level, NILE), NILE).log_likelihood == pytest.approx(-643.200987515761, rel=1e-11)
-    assert filter_series(as_structts(trend, NILE), NILE).log_likelihood == pytest.approx(-645.80742676898, rel=1e-11)
+    assert filter_series(as_structts(level, NILE), NILE).log_likelihood == pytest.approx(
+        -643.200987515761, rel=1e-11
+    )
+    assert filter_series(as_structts(trend, NILE), NILE).log_likelihood == pytest.approx(
+        -645.80742676898, rel=1e-11
+    )
 
 
 def test_r_structts_basic_structural_model():
@@ -145,29 +183,49 @@ def test_r_structts_basic_structural_model():
 
 
 def test_r_arima_with_exact_likelihood_and_forecasts():
-    model = arima([0.644802662936151, -0.06338195584265, -0.219798399511513], var=0.178660298186282, mean=2.39311877789299)
+    model = arima(
+        [0.644802662936151, -0.06338195584265, -0.219798399511513],
+        var=0.178660298186282,
+        mean=2.39311877789299,
+    )
     assert filter_series(model, LH).log_likelihood == pytest.approx(-27.092411059730381, rel=1e-12)
     model = arima([0.452180344948261], [0.198191218718824], var=0.192312145596502, mean=2.410080461551264)
     result = filter_series(model, LH)
     assert result.log_likelihood == pytest.approx(-28.762033206490351, rel=1e-12)
     forecast = result.forecast(3)
-    np.testing.assert_allclose(forecast.mean[:, 0], [2.67961890351069, 2.53196044721329, 2.46519219551021], rtol=1e-12)
+    np.testing.assert_allclose(
+        forecast.mean[:, 0], [2.67961890351069, 2.53196044721329, 2.46519219551021], rtol=1e-12
+    )
     deviation = [0.438534087154582, 0.523122305708149, 0.538785002962966]
     np.testing.assert_allclose(np.sqrt(forecast.cov[:, 0, 0]), deviation, rtol=1e-12)
 
 
 def test_r_arima_of_a_series_with_gaps():
-    model = arima([0.74960713255639, 0.252256392855535, -0.189031516319071], var=81.1179352835686, mean=56.222253482836258)
+    model = arima(
+        [0.74960713255639, 0.252256392855535, -0.189031516319071],
+        var=81.1179352835686,
+        mean=56.222253482836258,
+    )
     assert filter_series(model, PRESIDENTS).log_likelihood == pytest.approx(-414.0819314215461, rel=1e-12)
 
 
 def test_r_airline_model_up_to_rs_approximate_diffuse_start():
-    model = arima([], [-0.430278483358636], 99347.485299702152, d=1, period=12, seasonal_ma=[-0.552772006869988], seasonal_d=1)
+    model = arima(
+        [],
+        [-0.430278483358636],
+        99347.485299702152,
+        d=1,
+        period=12,
+        seasonal_ma=[-0.552772006869988],
+        seasonal_d=1,
+    )
     result = filter_series(model, US_ACC_DEATHS, diffuse_constant=False)
     # R starts the differences from a variance of 1e6 instead of infinity
     assert result.log_likelihood == pytest.approx(-425.439993561082, rel=1e-5)
     forecast = result.forecast(3)
-    np.testing.assert_allclose(forecast.mean[:, 0], [8336.05991120681, 7531.82335011568, 8314.64028411660], rtol=1e-6)
+    np.testing.assert_allclose(
+        forecast.mean[:, 0], [8336.05991120681, 7531.82335011568, 8314.64028411660], rtol=1e-6
+    )
     deviation = [315.448954536980, 363.005163237248, 405.015375136909]
     np.testing.assert_allclose(np.sqrt(forecast.cov[:, 0, 0]), deviation, rtol=1e-5)
 
@@ -196,7 +254,11 @@ def robot():
 def test_robot_em_path_of_fifty_iterations(robot):
     model, data = robot
     fit = fit_model(
-        model, data.observations, "em", em_matrices=["process_cov", "observation_cov"], until="gain<-1 iterations>50"
+        model,
+        data.observations,
+        "em",
+        em_matrices=["process_cov", "observation_cov"],
+        until="gain<-1 iterations>50",
     )
     np.testing.assert_allclose(fit.path[:50], data.loglikelihoods, rtol=1e-11)
     np.testing.assert_allclose(fit.model.process_cov, data.transition_covariance, rtol=1e-6, atol=1e-6)
