@@ -116,7 +116,7 @@ class _Cell:
     def run(self, values: _Values) -> StateSpaceModel:
         """Run the cell with these values in the places marked free."""
         names = {"np": np, "numpy": np, **BUILDERS, FREE: values.take, **self.names}
-        exec(self.code, names)  # the user's cell, as the notebook would run it
+        exec(self.code, names)  # noqa: S102 - the user's cell, as the notebook would run it
         return _model_of(names)
 
     def __getstate__(self) -> dict[str, Any]:

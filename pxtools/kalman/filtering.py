@@ -7,10 +7,10 @@ from typing import Any
 from pxtools.errors import PxUsageError, nearest
 from pxtools.kalman.backward import refined, with_estimators
 from pxtools.kalman.forms import FORMS
-from pxtools.kalman.system import System, system_of
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.observations import Observed, read_observations
 from pxtools.kalman.results import FilterResult
+from pxtools.kalman.system import System, system_of
 from pxtools.kernels import kalman
 from pxtools.kernels.kalman_results import Array, Filtered, Smoothed
 

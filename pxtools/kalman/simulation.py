@@ -12,12 +12,12 @@ import numpy as np
 
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array
-from pxtools.kalman.filtering import run_form, smooth_filtered
 from pxtools.kalman.factors import factors
-from pxtools.kalman.system import system_of
+from pxtools.kalman.filtering import run_form, smooth_filtered
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.observations import Observed
 from pxtools.kalman.results import FilterResult
+from pxtools.kalman.system import system_of
 
 
 class Simulated(NamedTuple):

@@ -9,8 +9,8 @@ import numpy as np
 
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array, freeze
-from pxtools.kalman.system import System
 from pxtools.kalman.model import StateSpaceModel
+from pxtools.kalman.system import System
 from pxtools.kernels import kalman
 
 

@@ -46,9 +46,9 @@ def summary(result: FilterResult) -> str:
     n_series, n_steps, n_obs = values.shape
     missing = int(np.isnan(values).sum())
     of_series = f"{n_series} series, " if result.observed.is_batch else ""
+    what = f"{n_steps} steps, {n_obs} observed, {result.model.n_states} states"
     lines = [
-        f"FilterResult: {of_series}{n_steps} steps, {n_obs} observed, {result.model.n_states} states, "
-        f"form {result.form}",
+        f"FilterResult: {of_series}{what}, form {result.form}",
         f"  values            {values.size - missing} ({missing} missing)",
         _likelihood_line(result),
     ]

@@ -16,8 +16,8 @@ from pxtools.kalman.checks import Array
 from pxtools.kalman.filtering import run_form
 from pxtools.kalman.fitting.fit import Fit, count_values
 from pxtools.kalman.fitting.until import Until
-from pxtools.kalman.system import system_of
 from pxtools.kalman.parameters import FreeModel, variance_scale
+from pxtools.kalman.system import system_of
 
 MAX_ITERATIONS = 500
 
