@@ -152,7 +152,7 @@ def simdkalman_runs(case: Case) -> Iterator[Run]:
     )
     start = {"initial_value": np.array(model.initial_mean), "initial_covariance": np.array(model.initial_cov)}
     options = {"filtered": True, "smoothed": case.smooth, "log_likelihood": True}
-    yield Run("simdkalman", lambda: kf.compute(case.y, 0, **options, **start), lambda out: None, 1)
+    yield Run("simdkalman", lambda: kf.compute(case.y[None], 0, **options, **start), lambda out: None, 1)
 
 
 def dynamax_runs(case: Case) -> Iterator[Run]:

@@ -59,7 +59,9 @@ def refined(system: System, filtered: Filtered, smoothed: Smoothed, every: bool 
     """
     n_steps, n_diffuse = smoothed.mean.shape[1], filtered.diffuse_filtered_cov.shape[1]
     variance, before = (np.einsum("...ii->...i", part) for part in (smoothed.cov, filtered.filtered_cov))
-    needed = (variance < LOST * before).any(axis=2) | every
+    lost = variance < LOST * before
+    needed = lost.any(axis=2) if lost.any() else np.zeros(lost.shape[:2], dtype=bool)
+    needed |= every
     needed[:, :n_diffuse] |= filtered.diffuse_filtered_cov.any(axis=(2, 3))
     needed[:, n_steps - 1] = False
     if not needed.any():

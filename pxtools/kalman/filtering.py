@@ -91,11 +91,12 @@ def run_form(system: System, y: Array, form: str = "auto", steady: bool = True) 
     return "sqrt", FORMS["sqrt"](system, y, steady)
 
 
-def smooth_filtered(model: StateSpaceModel, observed: Observed, filtered: Filtered, form: str) -> Smoothed:
-    """Run the smoother that belongs to a form over its filtered moments."""
+def smooth_filtered(
+    model: StateSpaceModel, observed: Observed, filtered: Filtered, form: str, estimators: bool = False
+) -> Smoothed:
+    """Run the smoother that belongs to a form over its filtered moments; r and N only with `estimators`."""
     y = observed.values
     system = system_of(model, *y.shape[:2])
-    smoothed = kalman.univariate_smoother(y, system.F, system.H, system.R, system.d, filtered)
-    if form != "sqrt":
-        return refined(system, filtered, smoothed)
-    return with_estimators(filtered, refined(system, filtered, smoothed, every=True))
+    smoothed = kalman.univariate_smoother(y, system.F, system.H, system.R, system.d, filtered, estimators)
+    smoothed = refined(system, filtered, smoothed, every=form == "sqrt")
+    return with_estimators(filtered, smoothed) if estimators and form == "sqrt" else smoothed

@@ -110,7 +110,7 @@ def standardized(result: FilterResult) -> Array:
 
 def lag_one(result: FilterResult) -> Array:
     """`Cov(x[t + 1], x[t] | y) = (I - P[t + 1] N[t]) F P[t | t]`; `V[t + 1] J'` where a step was a regression."""
-    f, smooth = result.filtered, result.smoothed
+    f, smooth = result.filtered, result.estimated
     F = _part(result, "F")
     after = (F[:-1] if len(F) > 1 else F) @ f.filtered_cov[:, :-1]
     lag = after - f.predicted_cov[:, 1:-1] @ (smooth.N[:, 1:] @ after)
@@ -123,7 +123,7 @@ def lag_one(result: FilterResult) -> Array:
 
 def process_disturbance(result: FilterResult) -> tuple[Array, Array]:
     """`Q G' r[t]` and `Q - Q G' N[t] G Q`, with r and N of the next step's state."""
-    smooth = result.smoothed
+    smooth = result.estimated
     GQ = _part(result, "G") @ _part(result, "Q")
     r, N = np.zeros_like(smooth.r), np.zeros_like(smooth.N)
     r[:, :-1], N[:, :-1] = smooth.r[:, 1:], smooth.N[:, 1:]

@@ -135,6 +135,13 @@ class FilterResult:
 
         return smooth_filtered(self.model, self.observed, self.filtered, self.form)
 
+    @cached_property
+    def estimated(self) -> Smoothed:
+        """The smoother's raw output with the scaled estimators r and N, for disturbances and lag-one covariances."""
+        from pxtools.kalman.filtering import smooth_filtered
+
+        return smooth_filtered(self.model, self.observed, self.filtered, self.form, estimators=True)
+
     @property
     def smoothed_mean(self) -> Array:
         """State means given all observations, `(n_steps, n_states)`."""

@@ -53,8 +53,6 @@ cdef extern from "kalman_sizes.h" nogil:
         const double *filtered_cov
         const double *diffuse_cov
         const unsigned char *diffuse_obs
-        const double *r_last
-        const double *N_last
         long n_diffuse_steps
         double *mean
         double *cov
@@ -159,7 +157,7 @@ def univariate_filter(const double[:, :, ::1] y, F, H, Q, R, c, d, const double[
     )
 
 
-def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered, r_last=None, N_last=None):
+def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered, bint estimators=True):
     """Smooth every series backwards from its filtered moments: see `kalman_numpy.univariate_smoother`."""
     cdef const double[:, :, ::1] pm = filtered.predicted_mean, fm = filtered.filtered_mean
     cdef const double[:, :, :, ::1] pc = filtered.predicted_cov, fc = filtered.filtered_cov
@@ -176,26 +174,22 @@ def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered, r_last=
     for name, shape in wanted.items():
         if getattr(filtered, name).shape != shape:
             raise ValueError(f"{name} does not fit y and F")
-    cdef double[:, :, ::1] mean = np.empty((n_series, n_steps, n)), r = np.empty((n_series, n_steps, n))
-    cdef double[:, :, :, ::1] cov = np.empty((n_series, n_steps, n, n)), N = np.empty((n_series, n_steps, n, n))
+    cdef Py_ssize_t kept = n_steps if estimators else 0
+    cdef double[:, :, ::1] mean = np.empty((n_series, n_steps, n)), r = np.empty((n_series, kept, n))
+    cdef double[:, :, :, ::1] cov = np.empty((n_series, n_steps, n, n)), N = np.empty((n_series, kept, n, n))
     cdef double[::1] work = np.zeros(smoother_doubles(n, m))
     cdef SmootherOut out
-    cdef bint has_last = r_last is not None
-    cdef const double[:, ::1] r_last_ = r_last if has_last else np.zeros((1, n))
-    cdef const double[:, :, ::1] N_last_ = N_last if has_last else np.zeros((1, n, n))
-    if has_last and (r_last.shape != (n_series, n) or N_last.shape != (n_series, n, n)):
-        raise ValueError("r_last and N_last need one entry for each series")
-    out.r_last, out.N_last = NULL, NULL
     # its own length for each series: the others must not change its bits
     cdef long[::1] lengths = np.any(filtered.diffuse_cov, axis=(2, 3)).sum(axis=1).astype(np.int_)
     with nogil:
         for s in range(n_series):
             out.predicted_mean, out.predicted_cov = &pm[s, 0, 0], &pc[s, 0, 0, 0]
             out.filtered_mean, out.filtered_cov = &fm[s, 0, 0], &fc[s, 0, 0, 0]
-            out.mean, out.cov, out.r, out.N = &mean[s, 0, 0], &cov[s, 0, 0, 0], &r[s, 0, 0], &N[s, 0, 0, 0]
+            out.mean, out.cov = &mean[s, 0, 0], &cov[s, 0, 0, 0]
+            out.r, out.N = NULL, NULL
+            if estimators:
+                out.r, out.N = &r[s, 0, 0], &N[s, 0, 0, 0]
             out.n_diffuse_steps = lengths[s]
-            if has_last:
-                out.r_last, out.N_last = &r_last_[s, 0], &N_last_[s, 0, 0]
             if n_diffuse:
                 out.diffuse_cov, out.diffuse_obs = &dc[s, 0, 0, 0], &used[s, 0, 0]
             smoother_series(&holder.model, &y[s, 0, 0], &out, &work[0])

@@ -68,9 +68,8 @@ typedef struct {
 typedef struct {
     const double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov, *diffuse_cov;
     const unsigned char *diffuse_obs;
-    const double *r_last, *N_last; /* what comes after the last step says about its successor's state; or NULL */
     long n_diffuse_steps;
-    double *mean, *cov, *r, *N;
+    double *mean, *cov, *r, *N; /* r and N: NULL when they are not wanted */
 } SmootherOut;
 
 /* One row made uncorrelated: element i is present or not, its value less the intercept, its row of H, its variance. */

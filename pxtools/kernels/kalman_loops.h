@@ -170,6 +170,31 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
 #define FILTER_DOUBLES(n, m) \
     (4 * (n) + 5 * (n) * (n) + ROW_DOUBLES(n, m) + (m) * (n) + DIFFUSE_DOUBLES(n, m) + (m) + 8)
 
+/* The gains and innovations of a row, from the predicted moments; x and P end as the filtered ones, K holds M / f. */
+ALWAYS_INLINE void NAME(row_gains)(const Index n, const Index m, const Row *row, double *x, const double *P_t,
+                                   double *P, double *K, double *v, double *inverse, double *spread, double *gain)
+{
+    memcpy(P, P_t, n * n * sizeof(double));
+    for (Index j = 0; j < n; j++) spread[j] = P[j * n + j];
+    for (Index i = 0; i < m; i++) {
+        const double *h = row->H + i * n;
+        double *k = K + i * n;
+        inverse[i] = 0.0;
+        if (!row->present[i]) continue;
+        v[i] = row->y[i] - dot(n, h, x);
+        times_vector(n, P, h, k);
+        const double f = row->r[i] + not_negative(dot(n, h, k));
+        if (!(f > NO_VARIANCE * (row->r[i] + reach(n, h, spread)))) continue;
+        inverse[i] = 1.0 / f;
+        for (Index j = 0; j < n; j++) gain[j] = k[j] * inverse[i];
+        for (Index j = 0; j < n; j++) x[j] += gain[j] * v[i];
+        if (i + 1 < m)
+            for (Index a = 0; a < n; a++)
+                for (Index j = 0; j < n; j++) P[a * n + j] -= gain[a] * k[j];
+        for (Index j = 0; j < n; j++) k[j] = gain[j];
+    }
+}
+
 CLONES static void NAME(smoother)(const Model *model, const double *y, const SmootherOut *out, double *work)
 {
 #if N_STATES > 0
@@ -190,69 +215,76 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
     LOCAL(W2, NN, nn);
     LOCAL(W3, NN, nn);
     LOCAL(Ft, NN, nn);
+    LOCAL(N_after, NN, nn);
     work = lay_row(n, m, work, &row);
     double *K = work, *v = K + m * n, *inverse = v + m;
     double *scratch = inverse + m;
 
     memset(r, 0, n * sizeof(double));
     memset(N, 0, nn * sizeof(double));
-    if (out->r_last) {
-        memcpy(r, out->r_last, n * sizeof(double));
-        memcpy(N, out->N_last, nn * sizeof(double));
-    }
+    memset(N_after, 0, nn * sizeof(double));
     transpose(n, model->F, Ft);
+    int was_complete = 0, is_settled = 0, was_settled = 0;
     for (long t = n_steps - 1; t >= 0; t--) {
         const double *x_t = out->predicted_mean + t * n, *P_t = out->predicted_cov + t * nn;
         const int is_diffuse = t < out->n_diffuse_steps;
         prepare_row(n, m, model, t, y + t * m, &row);
+        /* where the filter stood still, the gains of the step after serve again; soon N stands still too */
+        const int is_complete = model->is_constant && !is_diffuse && row.n_present == m;
+        const int repeats = is_complete && was_complete && memcmp(P_t, P_t + nn, nn * sizeof(double)) == 0;
+        is_settled = is_settled && repeats;
+        was_settled = is_settled;
+        was_complete = is_complete;
         /* from the filtered moments: the predicted ones may be huge, and their difference from the smoothed lost */
         const double *Pf = out->filtered_cov + t * nn;
         double *mean = out->mean + t * n, *cov = out->cov + t * nn;
-        congruence(n, Pf, N, W3, W1, W2);
         times_vector(n, Pf, r, Nk);
         for (Index j = 0; j < n; j++) mean[j] = out->filtered_mean[t * n + j] + Nk[j];
-        for (Index j = 0; j < nn; j++) cov[j] = Pf[j] - W3[j];
+        if (is_settled) {
+            memcpy(cov, cov + nn, nn * sizeof(double));
+        } else {
+            congruence(n, Pf, N, W3, W1, W2);
+            for (Index j = 0; j < nn; j++) cov[j] = Pf[j] - W3[j];
+        }
         if (is_diffuse) {
             diffuse_backwards(n, m, &row, x_t, P_t, out->diffuse_cov + t * nn, out->diffuse_obs + t * m, r, N,
                               scratch);
         } else {
             memcpy(x, x_t, n * sizeof(double));
-            memcpy(P, P_t, nn * sizeof(double));
-            for (Index j = 0; j < n; j++) spread[j] = P[j * n + j];
-            for (Index i = 0; i < m; i++) {
-                const double *h = row.H + i * n;
-                double *k = K + i * n;
-                inverse[i] = 0.0;
-                if (!row.present[i]) continue;
-                v[i] = row.y[i] - dot(n, h, x);
-                times_vector(n, P, h, k);
-                const double f = row.r[i] + not_negative(dot(n, h, k));
-                if (!(f > NO_VARIANCE * (row.r[i] + reach(n, h, spread)))) continue;
-                inverse[i] = 1.0 / f;
-                for (Index j = 0; j < n; j++) W1[j] = k[j] * inverse[i];
-                for (Index j = 0; j < n; j++) x[j] += W1[j] * v[i];
-                if (i + 1 < m)
-                    for (Index a = 0; a < n; a++)
-                        for (Index j = 0; j < n; j++) P[a * n + j] -= W1[a] * k[j];
-                for (Index j = 0; j < n; j++) k[j] = W1[j];
+            if (repeats) {
+                for (Index i = 0; i < m; i++) {
+                    v[i] = row.y[i] - dot(n, row.H + i * n, x);
+                    if (inverse[i] == 0.0) continue;
+                    for (Index j = 0; j < n; j++) x[j] += K[i * n + j] * v[i];
+                }
+            } else {
+                NAME(row_gains)(n, m, &row, x, P_t, P, K, v, inverse, spread, W1);
             }
             for (Index i = m - 1; i >= 0; i--) {
                 if (inverse[i] == 0.0) continue;
                 const double *h = row.H + i * n, *k = K + i * n;
                 const double step = v[i] * inverse[i] - dot(n, k, r);
+                for (Index j = 0; j < n; j++) r[j] += h[j] * step;
+                if (is_settled) continue;
                 times_vector(n, N, k, Nk);
                 const double knk = 0.5 * (dot(n, k, Nk) + inverse[i]);
-                for (Index j = 0; j < n; j++) r[j] += h[j] * step;
                 for (Index j = 0; j < n; j++) Nk[j] -= knk * h[j];
                 add_outer(n, N, -1.0, h, Nk);
             }
         }
-        memcpy(out->r + t * n, r, n * sizeof(double));
-        memcpy(out->N + t * nn, N, nn * sizeof(double));
+        if (out->r) {
+            memcpy(out->r + t * n, r, n * sizeof(double));
+            memcpy(out->N + t * nn, is_settled ? N_after : N, nn * sizeof(double));
+        }
+        if (!is_settled) {
+            if (repeats) is_settled = NAME(has_settled)(n, N, N_after);
+            memcpy(N_after, N, nn * sizeof(double));
+        }
         if (t == 0) break;
         if (model->F_step) transpose(n, model->F + (t - 1) * model->F_step, Ft);
         for (Index i = 0; i < n; i++) Nk[i] = dot(n, Ft + i * n, r);
         memcpy(r, Nk, n * sizeof(double));
+        if (was_settled) continue;
 #if N_STATES == 0
         if (model->is_sparse) sparse_congruence(n, model->by_columns, N, W3, W1, W2);
         else
@@ -263,7 +295,7 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
 }
 
 #define SMOOTHER_DOUBLES(n, m) \
-    (4 * (n) + 6 * (n) * (n) + ROW_DOUBLES(n, m) + (m) * ((n) + 2) + DIFFUSE_DOUBLES(n, m) + 8)
+    (4 * (n) + 7 * (n) * (n) + ROW_DOUBLES(n, m) + (m) * ((n) + 2) + DIFFUSE_DOUBLES(n, m) + 8)
 
 #undef LOCAL
 #undef NN

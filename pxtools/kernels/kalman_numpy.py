@@ -244,8 +244,7 @@ def univariate_smoother(
     R: Array,
     d: Array,
     filtered: Filtered,
-    r_last: Array | None = None,
-    N_last: Array | None = None,
+    estimators: bool = True,
 ) -> Smoothed:
     """Smooth every series backwards from its filtered moments, whatever form they were computed in.
 
@@ -257,8 +256,8 @@ def univariate_smoother(
     ----------
     y, F, H, R, d : as for `univariate_filter`
     filtered : what it returned
-    r_last, N_last : (n_series, n_states), (n_series, n_states, n_states), optional
-        What rows after the last say about the filtered state of the last, in the scaled form of `Smoothed.r` and `N`.
+    estimators : bool
+        Whether to return r and N too; without them they are empty.
 
     Returns
     -------
@@ -268,8 +267,7 @@ def univariate_smoother(
     n, n_diffuse = F.shape[1], filtered.diffuse_cov.shape[1]
     mean, cov = np.empty((n_series, n_steps, n)), np.empty((n_series, n_steps, n, n))
     r_all, N_all = np.empty_like(mean), np.empty_like(cov)
-    r = np.zeros((n_series, n)) if r_last is None else r_last
-    N = np.zeros((n_series, n, n)) if N_last is None else N_last
+    r, N = np.zeros((n_series, n)), np.zeros((n_series, n, n))
     for t in range(n_steps - 1, -1, -1):
         rows = _uncorrelated(y[:, t], _at(H, t), _at(R, t), _at(d, t))
         Pf = filtered.filtered_cov[:, t]
@@ -285,7 +283,8 @@ def univariate_smoother(
         r_all[:, t], N_all[:, t] = r, N
         if t:
             r, N = r @ _at(F, t - 1), _carried(N, _at(F, t - 1).T)
-    return Smoothed(mean, (cov + cov.transpose(0, 1, 3, 2)) / 2, r_all, N_all)
+    kept = n_steps if estimators else 0
+    return Smoothed(mean, (cov + cov.transpose(0, 1, 3, 2)) / 2, r_all[:, :kept], N_all[:, :kept])
 
 
 def _times(P: Array, r: Array) -> Array:

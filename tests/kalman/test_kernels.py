@@ -70,6 +70,17 @@ def test_cholesky_filter_equals_its_twin(case):
     same(kalman.cholesky_filter(y, *system), kalman_numpy.cholesky_filter(y, *system))
 
 
+def cut(filtered, n_steps):
+    """The first steps of a filtered series without diffuse ones."""
+    states = [part[:, : n_steps + 1].copy() for part in filtered[:2]]
+    return filtered._replace(
+        predicted_mean=states[0],
+        predicted_cov=states[1],
+        filtered_mean=filtered.filtered_mean[:, :n_steps].copy(),
+        filtered_cov=filtered.filtered_cov[:, :n_steps].copy(),
+    )
+
+
 @compiled
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 12])
 def test_steady_switch_changes_the_log_likelihood_by_round_off_only(n):
@@ -83,6 +94,13 @@ def test_steady_switch_changes_the_log_likelihood_by_round_off_only(n):
         on, off = filter_(y, *system, steady=True), filter_(y, *system, steady=False)
         np.testing.assert_allclose(on.log_likelihood.sum(), off.log_likelihood.sum(), rtol=1e-12)
         np.testing.assert_allclose(on.filtered_mean, off.filtered_mean, rtol=1e-9, atol=1e-11)
+        smooth = [kalman.univariate_smoother(y, system.F, system.H, system.R, system.d, f) for f in (on, off)]
+        for one, other in zip(smooth[0][:4], smooth[1][:4], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+        twin = kalman_numpy.univariate_smoother(y[:, :400], system.F, system.H, system.R, system.d, cut(on, 400))
+        again = kalman.univariate_smoother(y[:, :400].copy(), system.F, system.H, system.R, system.d, cut(on, 400))
+        for one, other in zip(again[:4], twin[:4], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
         # it did switch: the covariance stands still to the bit
         assert (on.predicted_cov[0, 1400] == on.predicted_cov[0, 1300]).all()
 
