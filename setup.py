@@ -38,6 +38,7 @@ kernels = cythonize(
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             # NaN means "missing" here: never a flag that assumes finite numbers
             extra_compile_args=["-O3", "-g0", "-fno-math-errno", "-ffp-contract=off"],
+            depends=[str(header) for header in sorted(KERNELS.glob("*.h"))],
         )
         for source in sorted(KERNELS.glob("*.pyx"))
     ],
