@@ -81,9 +81,7 @@ def kalman(
         )
         model = fitted.model
     elif until is not None:
-        raise PxUsageError(
-            "`until` says when a fit stops, and nothing is fitted here.\nAdd fit='ml' or fit='em'."
-        )
+        raise PxUsageError("`until` says when a fit stops, and nothing is fitted here.\nAdd fit='ml' or fit='em'.")
     result = filter_series(model, observations, form=form, steady=steady, diffuse_constant=diffuse_constant)
     if fitted is not None:
         result = result.replace(fit=fitted)

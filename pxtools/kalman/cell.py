@@ -255,9 +255,7 @@ def _check_words(tree: ast.Module) -> None:
     for name, line in _bound_names(tree).items():
         hint = nearest(name, known) if len(name) > 2 or name.upper() in known else ""
         if name not in known and name not in read and hint:
-            raise PxUsageError(
-                f"Line {line} of the cell assigns `{name}`, which no model has and nothing reads.{hint}"
-            )
+            raise PxUsageError(f"Line {line} of the cell assigns `{name}`, which no model has and nothing reads.{hint}")
 
 
 def _model_of(names: dict[str, Any]) -> StateSpaceModel:
@@ -268,9 +266,7 @@ def _model_of(names: dict[str, Any]) -> StateSpaceModel:
     for word, public in WORDS.items():
         both = [key for key in dict.fromkeys((word, public)) if key in names and not hasattr(builtins, key)]
         if len(both) > 1:
-            raise PxUsageError(
-                f"The cell gives both `{both[0]}` and `{both[1]}`, which are the same.\nKeep one."
-            )
+            raise PxUsageError(f"The cell gives both `{both[0]}` and `{both[1]}`, which are the same.\nKeep one.")
         if both:
             parts[public] = names[both[0]]
         elif word in REQUIRED:
@@ -278,7 +274,14 @@ def _model_of(names: dict[str, Any]) -> StateSpaceModel:
                 f"The cell does not define `{word}` (or `{public}`).\nA model needs F, H, Q and R, for example\n"
                 'F = [[1]]; H = [[1]]; Q = [[1469.1]]; R = [[15099]]; initial = "diffuse"'
             )
-    return StateSpaceModel(**parts)
+    try:
+        return StateSpaceModel(**parts)
+    except PxUsageError as error:
+        letters = {public: letter for letter, public in WORDS.items() if letter in names and letter != public}
+        message = str(error)
+        for public, letter in letters.items():  # the error names the matrix as the cell does
+            message = message.replace(f"`{public}`", f"`{letter}` ({public})")
+        raise PxUsageError(message) from None
 
 
 def _filled(marks: _Marks, found: dict[str, Free]) -> tuple[str, ...]:

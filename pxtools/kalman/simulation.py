@@ -101,9 +101,7 @@ def simulate_states(result: FilterResult, n_draws: int, *, seed: Any = None) -> 
     if result.observed.is_batch and len(result.observed.values) > 1:
         raise PxUsageError("`simulate_states` takes one series: filter `observations[i]` by itself.")
     if result.filtered.last_diffuse_cov.any():
-        raise PxUsageError(
-            "The observations do not determine all states, which therefore have no distribution."
-        )
+        raise PxUsageError("The observations do not determine all states, which therefore have no distribution.")
     model, y = result.model, result.observed.values
     drawn = simulate(model, y.shape[1], n_draws=n_draws, seed=seed)
     rows = np.where(np.isnan(y), np.nan, drawn.observations)

@@ -23,6 +23,8 @@ MAGICS = (
     "pxrun",
     "pxmap",
     "pxsample",
+    "pxkalman",
+    "pxexpr",
 )
 
 
