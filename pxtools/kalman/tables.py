@@ -76,9 +76,10 @@ def _fit_lines(result: FilterResult) -> list[str]:
     lines = [f"  fit by {fit.method}: {fit.message}, {fit.n_iterations} iterations"]
     if fit.values:
         lines[0] += f", AIC {fit.aic:.2f}, BIC {fit.bic:.2f}"
-        lines.append(f"    {'parameter':<28}{'value':>14}{'std. error':>14}")
+        width = max(28, *map(len, fit.values))
+        lines.append(f"    {'parameter':<{width}}{'value':>14}{'std. error':>14}")
         for name, value in fit.values.items():
-            lines.append(f"    {name:<28}{value:>14.6g}{fit.standard_errors[name]:>14.4g}")
+            lines.append(f"    {name:<{width}}{value:>14.6g}{fit.standard_errors[name]:>14.4g}")
     return lines
 
 
