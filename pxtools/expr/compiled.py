@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import keyword
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,6 +85,9 @@ class CompiledFormula:
     ) -> None:
         if form not in FORMS:
             raise PxUsageError(f"There is no form `{form}`.{nearest(form, FORMS)} Forms: {', '.join(FORMS)}.")
+        for word in (name, *problem.outputs):
+            if not word.isidentifier() or keyword.iskeyword(word) or (word != name and word.startswith("_")):
+                raise PxUsageError(f"`{word}` cannot name a formula or an output: a plain Python name is needed.")
         self.problem, self.name, self.form, self.blocks = problem, name, form, blocks
         if not isinstance(blocks, Mapping):
             read_blocks(blocks, {})
@@ -97,6 +102,13 @@ class CompiledFormula:
         self._lock = threading.Lock()
         self._last: _Ready | None = None
         self.result_type = result_type(self.name, tuple(self.problem.outputs))
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The inputs by name, for `help` and completion."""
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        names = [name for name in self.inputs if not keyword.iskeyword(name)]
+        return inspect.Signature([inspect.Parameter(name, kind) for name in names])
 
     def __getstate__(self) -> dict[str, Any]:
         hidden = ("_ready", "_calls", "_lock", "_last", "result_type")

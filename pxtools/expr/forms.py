@@ -308,7 +308,9 @@ class _Sequential(_Macro):
 
     @classmethod
     def fits(cls, graph: Graph, facts: Facts, case: Conditioning) -> bool:
-        return super().fits(graph, facts, case) and bool(_noise_blocks(graph, facts, case.noise))
+        # the prior is never inverted or factored here
+        known = facts.holds(case.prior, "psd") and facts.holds(case.noise, "pd")
+        return known and _is_block_diagonal(facts, case.noise)
 
 
 class _Sqrt(_Macro):
@@ -317,7 +319,7 @@ class _Sqrt(_Macro):
     how = "sqrt"
 
 
-def _noise_blocks(graph: Graph, facts: Facts, noise: Expr) -> bool:
+def _is_block_diagonal(facts: Facts, noise: Expr) -> bool:
     if facts.holds(noise, "diagonal"):
         return True
     if noise.op != "block" or len(noise.args) != noise.data**2:

@@ -52,10 +52,10 @@ def update_inputs(kind: str, n: int, k: int, seed: int = 0) -> dict[str, Any]:
         return inputs
     if kind == "post_definite":
         return {**inputs, "Sigma": inputs["Sigma"] @ inputs["Sigma"].T, "R": inputs["R"] @ inputs["R"].T}
-    spread = 1e6 if kind == "ill" else 4.0
     for name, size in (("Sigma", n), ("R", k)):
         q = np.linalg.qr(rng.standard_normal((size, size)))[0]
-        matrix = (q * np.geomspace(1 / spread if kind == "ill" else 1.0, 1.0 if kind == "ill" else spread, size)) @ q.T
+        values = np.geomspace(1e-6, 1.0, size) if kind == "ill" else np.geomspace(1.0, 4.0, size)
+        matrix = (q * (1e-4 * values if kind == "ill" and name == "R" else values)) @ q.T
         inputs[name] = (matrix + matrix.T) / 2
     inputs["H"] = rng.standard_normal((k, n)) / np.sqrt(n)
     return inputs

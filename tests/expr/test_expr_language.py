@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import subprocess
 import sys
@@ -248,3 +249,19 @@ def test_calls_with_equal_shapes_and_other_types_or_orders_do_not_mix():
             result = formula(A=a, B=b, v=w)
             np.testing.assert_allclose(result.x, a @ b, rtol=1e-6)
             assert result.y.shape == ((2,) if w.ndim == 1 else (2, 1))
+
+
+def test_a_formula_shows_its_inputs_to_help_and_completion():
+    formula = compile(PAIR, assumptions="Sigma, R: spd", name="update")
+    assert str(inspect.signature(formula)) == "(mu, Sigma, H, R, data)"
+    assert repr(formula).startswith("update(mu: n×c, Sigma: n×n, H: k×n, R: k×k, data: k×c) -> (new_mu: n×c")
+
+
+def test_names_that_python_cannot_bind_are_refused():
+    sympy = pytest.importorskip("sympy")
+    A = sympy.MatrixSymbol("A", 2, 2)
+    for name in ("class", "_hidden", "two words"):
+        with pytest.raises(PxUsageError, match="plain Python name"):
+            compile({name: A * A})
+    with pytest.raises(PxUsageError, match="plain Python name"):
+        compile("x = A", name="my-formula")

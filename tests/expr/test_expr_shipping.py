@@ -1,4 +1,4 @@
-"""A pickled formula runs in a process that has no pxtools, on the NumPy twin."""
+"""A pickled formula runs in a process that has no pxtools but what the house sends: on the NumPy twin."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import pickle
 import subprocess
 import sys
 
-import cloudpickle
 import numpy as np
 import pytest
 from expr_reference import PAIR, SAID, update_inputs
 
-from pxtools.expr import compile, shipping
+from pxtools.engines.wire import own_sources
+from pxtools.expr import compile
 
-OTHER_PROCESS = """
-import pickle, sys
-install, sources, formula, inputs = pickle.load(sys.stdin.buffer)
-did = pickle.loads(install)(sources)
+ENGINE = """
+import importlib.util, pickle, sys, types
+assert importlib.util.find_spec("pxtools") is None
+sources, formula, inputs = pickle.load(sys.stdin.buffer)
+importer = types.ModuleType("pxtools.remote.importer")
+sys.modules[importer.__name__] = importer
+exec(sources[importer.__name__][0], vars(importer))
+del sys.modules[importer.__name__]
+importer.install(sources)
 result = pickle.loads(formula)(**inputs)
 blasplan = sys.modules["pxtools.kernels.blasplan"]
-pickle.dump((did, blasplan.run_plan is blasplan.run_plan_numpy, result.new_mu, result.new_Sigma), sys.stdout.buffer)
+pickle.dump((blasplan.run_plan is blasplan.run_plan_numpy, result.new_mu, result.new_Sigma), sys.stdout.buffer)
 """
 
 
@@ -31,25 +36,21 @@ def test_a_formula_runs_where_pxtools_is_not_installed(is_planned, tmp_path):
     wanted = formula(**inputs)
     if not is_planned:
         formula = compile(PAIR, assumptions=SAID, name="update")
-    cloudpickle.register_pickle_by_value(shipping)
-    try:
-        install = cloudpickle.dumps(shipping.install_modules)
-    finally:
-        cloudpickle.unregister_pickle_by_value(shipping)
-    payload = pickle.dumps((install, shipping.module_sources(), pickle.dumps(formula), inputs))
-    # -S leaves site-packages out; NumPy, SciPy and cloudpickle are put back by their own folder
+    # away from this machine's tree, the compiled kernel included
+    elsewhere = {name: (text, f"/shipped/{name}", is_package) for name, (text, _, is_package) in own_sources().items()}
+    payload = pickle.dumps((elsewhere, pickle.dumps(formula), inputs))
+    # -S leaves site-packages out; NumPy and SciPy are put back by a folder of their own
     folder = tmp_path / "only"
     folder.mkdir()
-    site = next(p for p in sys.path if p.endswith("site-packages"))
-    for name in ("numpy", "scipy", "cloudpickle", "numpy.libs", "scipy.libs", "threadpoolctl.py"):
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    for name in ("numpy", "scipy", "numpy.libs", "scipy.libs", "threadpoolctl.py"):
         (folder / name).symlink_to(f"{site}/{name}")
-    code = f"import sys; sys.path.append({str(folder)!r})\n" + OTHER_PROCESS
+    code = f"import sys; sys.path.append({str(folder)!r})\n" + ENGINE
     bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-S", "-c", code]
     done = subprocess.run(command, input=payload, capture_output=True, cwd=tmp_path, env=bare)
     assert done.returncode == 0, done.stderr.decode()
-    did, on_twin, mean, cov = pickle.loads(done.stdout)
-    assert did
+    on_twin, mean, cov = pickle.loads(done.stdout)
     assert on_twin
     np.testing.assert_allclose(mean, wanted.new_mu, atol=1e-13)
     np.testing.assert_allclose(cov, wanted.new_Sigma, atol=1e-13)
