@@ -48,9 +48,7 @@ def constant_velocity() -> StateSpaceModel:
     F = np.eye(4)
     F[0, 2] = F[1, 3] = 1.0
     Q = 0.01 * np.array([[1 / 3, 0, 0.5, 0], [0, 1 / 3, 0, 0.5], [0.5, 0, 1, 0], [0, 0.5, 0, 1]])
-    return StateSpaceModel(
-        F, np.eye(2, 4), Q, 0.5 * np.eye(2), initial_mean=np.zeros(4), initial_cov=10 * np.eye(4)
-    )
+    return StateSpaceModel(F, np.eye(2, 4), Q, 0.5 * np.eye(2), initial_mean=np.zeros(4), initial_cov=10 * np.eye(4))
 
 
 def large(n: int = 50, m: int = 20) -> StateSpaceModel:
@@ -179,9 +177,7 @@ def dynamax_runs(case: Case) -> Iterator[Run]:
     compiled = jax.jit(lgssm_smoother if case.smooth else lgssm_filter)
     y = jnp.array(case.y)
     jax.block_until_ready(compiled(params, y))
-    yield Run(
-        "dynamax", lambda: jax.block_until_ready(compiled(params, y)), lambda out: float(out.marginal_loglik), 3
-    )
+    yield Run("dynamax", lambda: jax.block_until_ready(compiled(params, y)), lambda out: float(out.marginal_loglik), 3)
 
 
 RIVALS = (statsmodels_runs, filterpy_runs, pykalman_runs, simdkalman_runs, dynamax_runs)

@@ -99,6 +99,7 @@ def as_model(model: Any) -> StateSpaceModel | FreeModel:
 
         return from_statsmodels(model)
     raise PxUsageError(
-        f"The model is a {type(model).__name__}; it must be a StateSpaceModel (or a FreeModel, or one of statsmodels).\n"
+        f"The model is a {type(model).__name__}; it must be a StateSpaceModel (or a FreeModel, or one of "
+        "statsmodels).\n"
         "Build one: `from pxtools.kalman import local_level; model = local_level(1.0, observation_var=2.0)`."
     )

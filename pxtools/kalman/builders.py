@@ -43,7 +43,7 @@ def seasonal(period: int, seasonal_var: float, *, observation_var: float = 0.0) 
     F[0] = -1.0
     names = ["seasonal"] + [f"seasonal.L{i}" for i in range(1, period - 1)]
     selection = np.eye(period - 1)[:, :1]
-    return _component(F, np.eye(period - 1)[0], [seasonal_var], observation_var, names, selection)
+    return _component(F, np.eye(period - 1)[0], [seasonal_var], observation_var, names, selection=selection)
 
 
 def trigonometric_seasonal(
@@ -137,6 +137,7 @@ def _component(
     variances: list[float],
     observation_var: float,
     names: list[str],
+    *,
     selection: Array | None = None,
     initial: str = "diffuse",
 ) -> StateSpaceModel:

@@ -116,7 +116,7 @@ class _Cell:
     def run(self, values: _Values) -> StateSpaceModel:
         """Run the cell with these values in the places marked free."""
         names = {"np": np, "numpy": np, **BUILDERS, FREE: values.take, **self.names}
-        exec(self.code, names)  # noqa: S102 - the user's cell, as the notebook would run it
+        exec(self.code, names)  # the user's cell, as the notebook would run it
         return _model_of(names)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -217,7 +217,8 @@ class _Marks(ast.NodeTransformer):
 
 def _variance_names(tree: ast.Module) -> set[str]:
     """Names that are read inside a covariance, and nowhere off the diagonal of one written as lists."""
-    on, off = set(), set()
+    on: set[str] = set()
+    off: set[str] = set()
     for node in ast.walk(tree):
         if not isinstance(node, ast.Assign) or not isinstance(node.targets[-1], ast.Name):
             continue

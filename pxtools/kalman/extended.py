@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array, as_covariances, as_vectors
@@ -46,6 +47,20 @@ class ExtendedModel:
     observation_cov: Array
     initial_mean: Array
     initial_cov: Array
+
+    if TYPE_CHECKING:
+        # taken are whatever NumPy makes arrays of; the fields hold the arrays
+        def __init__(  # noqa: PLR0917 - those of the dataclass
+            self,
+            transition: Function,
+            observation: Function,
+            transition_jacobian: Function,
+            observation_jacobian: Function,
+            process_cov: ArrayLike,
+            observation_cov: ArrayLike,
+            initial_mean: ArrayLike,
+            initial_cov: ArrayLike,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         mean = np.atleast_1d(np.asarray(self.initial_mean, dtype=float))
@@ -119,11 +134,11 @@ class ExtendedModel:
             raise PxUsageError(
                 f"The expressions hold {names}, not among the states.\nGive numbers: `expr.subs(symbol, 1.0)`."
             )
-        compiled = [
+        f, h, f_jacobian, h_jacobian = (
             _compiled(sympy, list(states), part, i > 1)
             for i, part in enumerate((f, h, f.jacobian(list(states)), h.jacobian(list(states))))
-        ]
-        return cls(*compiled, **parts)
+        )
+        return cls(f, h, f_jacobian, h_jacobian, **parts)
 
 
 def _compiled(sympy: Any, states: list[Any], expressions: Any, is_matrix: bool) -> Function:

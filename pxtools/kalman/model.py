@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pxtools.errors import PxUsageError, nearest
 from pxtools.kalman.checks import (
@@ -89,6 +90,26 @@ class StateSpaceModel:
     obs_names: Sequence[str] | None = None
     index: Any = None
 
+    if TYPE_CHECKING:
+        # taken are whatever NumPy makes arrays of; the fields hold the arrays
+        def __init__(  # noqa: PLR0917 - those of the dataclass
+            self,
+            transition_matrix: ArrayLike,
+            observation_matrix: ArrayLike,
+            process_cov: ArrayLike,
+            observation_cov: ArrayLike,
+            initial_mean: ArrayLike | None = None,
+            initial_cov: ArrayLike | None = None,
+            initial: str | Sequence[str] | None = None,
+            approximate_variance: float = APPROXIMATE_VARIANCE,
+            transition_intercept: ArrayLike | None = None,
+            observation_intercept: ArrayLike | None = None,
+            selection_matrix: ArrayLike | None = None,
+            state_names: Sequence[str] | None = None,
+            obs_names: Sequence[str] | None = None,
+            index: Any = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         parts = _checked(self)
         kinds = _kinds(self, parts["F"].shape[1])
@@ -104,7 +125,7 @@ class StateSpaceModel:
     @property
     def parts(self) -> dict[str, Array]:
         """The matrices by letter, each with a leading axis of length 1 or n_steps."""
-        return self._parts  # type: ignore[attr-defined, no-any-return]
+        return self._parts  # type: ignore[attr-defined] # no field: set by __post_init__
 
     @property
     def n_states(self) -> int:
@@ -150,7 +171,7 @@ class StateSpaceModel:
             parts["F"][0],
             self.state_noise[0],
             parts["c"][0],
-            self.approximate_variance,
+            approximate_variance=self.approximate_variance,
         )
         return InitialState(*(freeze(part) for part in state))
 
@@ -219,7 +240,7 @@ def _kinds(model: StateSpaceModel, n: int) -> tuple[str, ...]:
         if len(mean) != 1:
             raise PxUsageError(f"`initial_mean` has shape {np.shape(model.initial_mean)}; it must be ({n},).")
         object.__setattr__(model, "initial_mean", freeze(mean[0]))
-    if given:
+    if model.initial_cov is not None:
         cov = as_covariances("initial_cov", model.initial_cov, n)
         if len(cov) != 1:
             raise PxUsageError(f"`initial_cov` has shape {np.shape(model.initial_cov)}; it must be ({n}, {n}).")

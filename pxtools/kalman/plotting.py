@@ -1,4 +1,7 @@
-"""Pictures: observations with signal, intervals and forecasts; standardised residuals. matplotlib is imported here only."""
+"""Pictures: observations with signal, intervals and forecasts; standardised residuals.
+
+matplotlib is imported here only.
+"""
 
 from __future__ import annotations
 

@@ -237,7 +237,8 @@ def join_results(parts: list[FilterResult]) -> FilterResult:
     if len({part.n_diffuse_steps for part in parts}) > 1:
         parts = [_with_diffuse(part, max(p.n_diffuse_steps for p in parts)) for part in parts]
     arrays = zip(*(part.filtered[:-1] for part in parts), strict=True)
-    joined = Filtered(*(np.concatenate(group) for group in arrays), sum(p.filtered.n_cancelled for p in parts))
+    n_cancelled = sum(part.filtered.n_cancelled for part in parts)
+    joined = Filtered._make([*(np.concatenate(group) for group in arrays), n_cancelled])
     values = np.concatenate([part.observed.values for part in parts])
     forms = "/".join(dict.fromkeys(part.form for part in parts))
     result = parts[0].replace(observed=parts[0].observed._replace(values=values, is_batch=True), filtered=joined)

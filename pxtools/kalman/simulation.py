@@ -117,5 +117,6 @@ def _check_counts(model: StateSpaceModel, n_steps: int, n_draws: int) -> None:
             raise PxUsageError(f"`{name}` is {value!r}; it must be a positive integer.")
     if model.n_steps is not None and model.n_steps < n_steps:
         raise PxUsageError(
-            f"The model's matrices cover {model.n_steps} steps, {n_steps} are to be drawn.\nGive it more, or draw fewer."
+            f"The model's matrices cover {model.n_steps} steps, {n_steps} are to be drawn.\n"
+            "Give it more, or draw fewer."
         )

@@ -378,6 +378,6 @@ def cholesky_filter(
 
 def _cholesky_at(S: Array, t: int) -> Array:
     try:
-        return np.linalg.cholesky(S)
+        return np.asarray(np.linalg.cholesky(S), dtype=np.float64)
     except np.linalg.LinAlgError:
         raise np.linalg.LinAlgError(f"the innovation covariance at step {t} is not positive definite") from None

@@ -63,5 +63,5 @@ class PxExpr(PxMagics):
         if not args.explain:
             return formula
         print(formula.explain(source=args.source))
-        display(formula.graph())  # type: ignore[no-untyped-call]
+        display(formula.graph())
         return None

@@ -130,7 +130,7 @@ def test_kernels_refuse_arrays_that_do_not_fit():
         {"P": np.zeros((1, 3, 3))},
     ):
         for filter_ in (kalman.univariate_filter, kalman.cholesky_filter):
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match=r"do not fit each other|one entry for each"):
                 filter_(y, *system._replace(**change))
 
 

@@ -135,7 +135,7 @@ def fit_model(
                 "Mark some in a cell (`Q = [[free(positive=True)]]`), build a FreeModel, or use EM (`--fit em`)."
             )
         values = read_observations(observations, model.at(model.start())).values
-        return fit_ml(model, values, stop, starts, seed, form, map)
+        return fit_ml(model, values, stop, starts, seed, form, map=map)
     matrices = em_matrices
     if isinstance(model, FreeModel):
         if matrices is None and not model.fills:

@@ -79,6 +79,7 @@ def fit_ml(
     starts: int,
     seed: int,
     form: str,
+    *,
     map: Callable[..., Iterable[Any]],
 ) -> Fit:
     """Climb from every start and keep the highest: see `fit_model`."""
@@ -130,7 +131,7 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
         return Climb(start, places, (start,), False, "the start has no finite log-likelihood")
     path, gradient_goal, gain_goal = [start], until.goal("gradient", 1e-7), until.goals.get("gain")
     reason = until.limit_reached(0, MAX_ITERATIONS)
-    last = [places, start]
+    last = (places, start)
 
     def objective(place: Array) -> float:
         value = problem.log_likelihood(place)
@@ -138,9 +139,9 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
         return -per_value * value if np.isfinite(value) else per_value * abs(start) + 1e3
 
     def after_step(intermediate_result: Any) -> None:
-        nonlocal reason
+        nonlocal reason, last
         path.append(-intermediate_result.fun / per_value)
-        last[:] = [np.array(intermediate_result.x), path[-1]]
+        last = (np.array(intermediate_result.x), path[-1])
         if gain_goal is not None and path[-1] - path[-2] < gain_goal:
             reason = f"the last iteration gained less than {gain_goal:g}"
         reason = reason or until.limit_reached(len(path) - 1, MAX_ITERATIONS)
@@ -158,7 +159,7 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
         options={"gtol": gradient_goal, "maxiter": 10 * MAX_ITERATIONS},
     )
     if not reason and -end.fun / per_value >= last[1]:
-        last = [end.x, -end.fun / per_value]
+        last = (end.x, -end.fun / per_value)
     # BFGS calls it a loss of precision when the line search can gain no more: at a maximum that is convergence
     is_flat = end.status == 2 and np.abs(end.jac).max() < 1e-4
     converged = bool(end.success or is_flat) if not reason else "gained" in reason
