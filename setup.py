@@ -42,6 +42,7 @@ kernels = cythonize(
             # NaN means "missing" here: never a flag that assumes finite numbers; and no fused multiply-add, which a
             # twin cannot have
             extra_compile_args=["-O3", "-g0", "-fno-math-errno", "-ffp-contract=off"],
+            depends=[str(header) for header in sorted(KERNELS.glob("*.h"))],
         )
         for source in sorted(KERNELS.glob("*.pyx"))
     ],

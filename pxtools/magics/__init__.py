@@ -28,6 +28,8 @@ MAGICS = (
     "pxR",
     "pxoctave",
     "pxdoctor",
+    "pxkalman",
+    "pxexpr",
 )
 
 

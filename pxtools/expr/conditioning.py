@@ -1,0 +1,179 @@
+"""Two ways to plan a conditioning as one piece: observations in blocks one after another, or one QR of an array.
+
+References
+----------
+Anderson, Moore (1979), Optimal Filtering, 6.4 (sequential processing), 6.5 (square-root filtering).
+Kailath, Sayed, Hassibi (2000), Linear Estimation, 12.3 (array algorithms).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pxtools.expr.emit import Mat
+from pxtools.expr.ir import Expr
+from pxtools.expr.patterns import walk
+from pxtools.expr.values import Value
+
+if TYPE_CHECKING:
+    from pxtools.expr.planner import Planner
+
+
+def block_size(n_states: int, n_obs: int) -> int:
+    """Return how many observations to take at once: blocks of n/10 cost 7% more flops and let BLAS be fast."""
+    return min(n_obs, max(32, min(512, -(-n_states // 10 // 32) * 32)))
+
+
+@dataclass
+class _Ask:
+    """What the formulas want of one conditioning: the posterior, and the gain applied to some right-hand sides."""
+
+    prior: Expr
+    load: Expr
+    noise: Expr
+    post: list[Expr]
+    gains: list[Expr]
+
+
+def plan_conditioning(planner: Planner, node: Expr) -> None:
+    """Plan a `post` or `gain` expression together with all others of the same conditioning."""
+    key, how = node.args[:3], node.data
+    prior, load, noise = key
+    related = [e for e in walk(planner.roots) if e.op in ("post", "gain") and e.args[:3] == key and e.data == how]
+    free = [e for e in related if e is node or not _leans_on(e, related)]
+    ask = _Ask(prior, load, noise, [e for e in free if e.op == "post"], [e for e in free if e.op == "gain"])
+    for gain in ask.gains:
+        planner.value(gain.args[3])
+    (_plan_sequential if how == "sequential" else _plan_sqrt)(planner, ask)
+
+
+def _leans_on(node: Expr, others: list[Expr]) -> bool:
+    return node.op == "gain" and any(other in walk([node.args[3]]) for other in others)
+
+
+# -- one block of observations after another ---------------------------------------------------------------------------
+
+
+@dataclass
+class _NoiseBlock:
+    """Rows start … start + size of the observations and their noise: a diagonal, or a matrix."""
+
+    start: int
+    size: int
+    diagonal: Mat | None
+    matrix: Expr | None
+
+
+def _noise_blocks(planner: Planner, noise: Expr, n_states: int) -> list[_NoiseBlock]:
+    if planner.facts.holds(noise, "diagonal"):
+        vector = planner.vector(noise)
+        size = block_size(n_states, noise.rows)
+        return [
+            _NoiseBlock(start, rows, vector.part(start, 0, rows, 1), None)
+            for start in range(0, noise.rows, size)
+            for rows in (min(size, noise.rows - start),)
+        ]
+    blocks, start = [], 0
+    for cell in (noise.args[i * noise.data + i] for i in range(noise.data)):
+        blocks.append(_NoiseBlock(start, cell.rows, None, cell))
+        start += cell.rows
+    return blocks
+
+
+def _plan_sequential(planner: Planner, ask: _Ask) -> None:
+    emit = planner.emit
+    blocks = _noise_blocks(planner, ask.noise, ask.prior.rows)
+    for block in blocks:
+        if block.matrix is not None:
+            planner.value(block.matrix, half_ok=True)
+    load = planner.value(ask.load)
+    cov = planner.copy(planner.value(ask.prior, half_ok=True).stored, half=True)
+    n = ask.prior.rows
+    states = [emit.buffer(n, gain.cols) for gain in ask.gains]
+    for block in blocks:
+        rows = load.part(block.start, 0, block.size, n)
+        cross = emit.buffer(block.size, n, trans=load.trans)
+        emit.symm(cov, rows, cross, right=True)
+        root = _block_root(planner, block, cross, rows)
+        emit.triangle("trsm", root, True, cross, right=False)
+        emit.syrk(cross.T, cov, alpha=emit.constant(-1.0), beta=1)
+        for gain, state in zip(ask.gains, states, strict=True):
+            right = planner.value(gain.args[3]).part(block.start, 0, block.size, gain.cols)
+            rest = planner.copy(right)
+            if block.start:
+                emit.gemm(rows, state, rest, alpha=emit.constant(-1.0), beta=1)
+            emit.triangle("trsm", root, True, rest, right=False)
+            emit.gemm(cross.T, rest, state, beta=int(block.start > 0))
+    for post in ask.post:
+        planner.store(post, Value(cov, half=True))
+    for gain, state in zip(ask.gains, states, strict=True):
+        planner.store(gain, Value(state))
+
+
+def _block_root(planner: Planner, block: _NoiseBlock, cross: Mat, rows: Mat) -> Mat:
+    """Return the Cholesky factor of one block's innovation covariance."""
+    emit = planner.emit
+    root = emit.buffer(block.size, block.size)
+    if block.matrix is None:
+        assert block.diagonal is not None
+        emit.fill(root, 0)
+        emit.axpby(block.diagonal.T, root.diagonal)
+    else:
+        emit.axpby(planner.value(block.matrix, half_ok=True).stored, root, half=True)
+    emit.gemmt(cross, rows.T, root, beta=1)
+    emit.potrf(root, blame=f"the innovation covariance of observations {block.start} to {block.start + block.size}")
+    return root
+
+
+# -- one QR ------------------------------------------------------------------------------------------------------------
+
+
+def _plan_sqrt(planner: Planner, ask: _Ask) -> None:
+    emit = planner.emit
+    k, n = ask.load.shape or (0, 0)
+    noise_root, prior_root = planner.cholesky(ask.noise), planner.cholesky(ask.prior)
+    top = emit.buffer(k, k)
+    emit.axpby(noise_root.T, top)
+    below = emit.buffer(n, k)
+    emit.axpby(planner.value(ask.load).T, below)
+    emit.triangle("trmm", prior_root.T, False, below, right=False)
+    cross, state_root = emit.buffer(k, n), emit.buffer(n, n)
+    emit.fill(cross, 0)
+    clean = emit.buffer(n, n)
+    emit.axpby(prior_root, clean, half=True)
+    emit.fill(clean, 0, above=True)
+    emit.axpby(clean.T, state_root)
+    _array_qr(planner, top, below, cross, state_root)
+    for post in ask.post:
+        cov = emit.buffer(n, n)
+        emit.syrk(state_root.T, cov)
+        planner.store(post, Value(cov, half=True))
+    for gain in ask.gains:
+        rest = planner.copy(planner.value(gain.args[3]))
+        emit.triangle("trsm", top.T, True, rest, right=False)
+        state = emit.buffer(n, gain.cols)
+        emit.gemm(cross.T, rest, state)
+        planner.store(gain, Value(state))
+
+
+def _array_qr(planner: Planner, top: Mat, below: Mat, cross: Mat, state_root: Mat) -> None:
+    """Triangularize [top; below] and apply the same reflectors to [cross; state_root]."""
+    emit = planner.emit
+    (n, k) = below.shape
+    block = min(32, k)
+    room = emit.buffer(block * k + block * max(n, k), 1)
+    scratch = (room.buf, 0, block * k)
+    emit.put("tpqrt", m=n, n=k, flags=(block, 0, 0, 0), A=top, B=below, scratch=scratch, flops=2.0 * n * k * k)
+    emit.put(
+        "tpmqrt",
+        m=n,
+        n=n,
+        k=k,
+        flags=(block, 0, 0, 0),
+        A=cross,
+        B=state_root,
+        C=below,
+        scratch=scratch,
+        flops=4.0 * n * n * k,
+    )

@@ -1,0 +1,56 @@
+"""Linear Gaussian state-space models: filter, smoother, forecasts, simulation, fits.
+
+A pure library: it knows nothing of engines or notebooks.
+"""
+
+from pxtools.kalman.api import kalman
+from pxtools.kalman.arima import arima
+from pxtools.kalman.builders import (
+    cycle,
+    local_level,
+    local_linear_trend,
+    regression,
+    seasonal,
+    trigonometric_seasonal,
+)
+from pxtools.kalman.cell import model_from_cell
+from pxtools.kalman.extended import ExtendedModel, ExtendedResult, extended_filter
+from pxtools.kalman.filtering import filter_series
+from pxtools.kalman.fitting.fit import Fit, fit_model
+from pxtools.kalman.forecasting import Forecast
+from pxtools.kalman.from_statsmodels import from_statsmodels
+from pxtools.kalman.model import StateSpaceModel
+from pxtools.kalman.parameters import FreeModel, free
+from pxtools.kalman.results import FilterResult, join_results
+from pxtools.kalman.simulation import Simulated, simulate, simulate_states
+from pxtools.kalman.streaming import StreamState, start_stream
+
+__all__ = [
+    "ExtendedModel",
+    "ExtendedResult",
+    "FilterResult",
+    "Fit",
+    "Forecast",
+    "FreeModel",
+    "Simulated",
+    "StateSpaceModel",
+    "StreamState",
+    "arima",
+    "cycle",
+    "extended_filter",
+    "filter_series",
+    "fit_model",
+    "free",
+    "from_statsmodels",
+    "join_results",
+    "kalman",
+    "local_level",
+    "local_linear_trend",
+    "model_from_cell",
+    "regression",
+    "seasonal",
+    "simulate",
+    "simulate_states",
+    "start_stream",
+    "trigonometric_seasonal",
+]

@@ -1,0 +1,1 @@
+"""Fits: maximum likelihood and EM, one file each, with one result."""

@@ -1,0 +1,94 @@
+"""The initial state: known, stationary, diffuse (exact or approximate), or a mixture by state.
+
+References: Durbin & Koopman (2012), Time Series Analysis by State Space Methods, sections 5.1-5.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pxtools.errors import PxUsageError, nearest
+from pxtools.kalman.checks import Array
+
+KINDS = ("known", "stationary", "diffuse", "approximate")
+
+#: variance of an approximately diffuse state, unless the model says otherwise
+APPROXIMATE_VARIANCE = 1e6
+
+
+class InitialState(NamedTuple):
+    """The first predicted state: `N(mean, cov + k * diffuse_cov)` with k going to infinity."""
+
+    mean: Array
+    cov: Array
+    diffuse_cov: Array
+
+
+def kinds_of(initial: str | Sequence[str], n_states: int) -> tuple[str, ...]:
+    """Return one kind for each state; a single word stands for all of them."""
+    kinds = (initial,) * n_states if isinstance(initial, str) else tuple(initial)
+    for kind in kinds:
+        if kind not in KINDS:
+            raise PxUsageError(
+                f"`initial` is {kind!r}; it must be one of {', '.join(KINDS)}.{nearest(str(kind), KINDS)}"
+            )
+    if len(kinds) != n_states:
+        raise PxUsageError(f"`initial` names {len(kinds)} states, the model has {n_states}. Name one kind for each.")
+    return kinds
+
+
+def initial_state(
+    kinds: Sequence[str],
+    mean: Array,
+    cov: Array,
+    transition: Array,
+    state_noise: Array,
+    intercept: Array,
+    *,
+    approximate_variance: float,
+) -> InitialState:
+    """Return mean, covariance and diffuse covariance of the first predicted state.
+
+    `transition`, `state_noise` (selection applied) and `intercept` are those of the first step.
+    """
+    which = np.array(kinds)
+    mean, cov = mean.copy(), cov.copy()
+    unknown = which != "known"
+    cov[unknown, :] = 0.0
+    cov[:, unknown] = 0.0
+    approximate = np.flatnonzero(which == "approximate")
+    cov[approximate, approximate] = approximate_variance
+    stationary = np.flatnonzero(which == "stationary")
+    if stationary.size:
+        _check_closed(transition, stationary)
+        block = np.ix_(stationary, stationary)
+        mean[stationary], cov[block] = stationary_moments(transition[block], state_noise[block], intercept[stationary])
+    return InitialState(mean, cov, np.diag((which == "diffuse").astype(float)))
+
+
+def stationary_moments(transition: Array, state_noise: Array, intercept: Array) -> tuple[Array, Array]:
+    """Solve `x = F x + c` and the Lyapunov equation `P = F P F' + Q` of a stationary state."""
+    radius = float(np.abs(np.linalg.eigvals(transition)).max())
+    if radius >= 1 - 1e-10:
+        raise PxUsageError(
+            f"`transition_matrix` has an eigenvalue of modulus {radius:.6g}: a stationary initial state needs all "
+            'below 1.\nUse initial="diffuse", or name the kind of each state.'
+        )
+    from scipy.linalg import solve_discrete_lyapunov
+
+    cov = solve_discrete_lyapunov(transition, state_noise)
+    mean = np.asarray(np.linalg.solve(np.eye(len(transition)) - transition, intercept), dtype=np.float64)
+    return mean, (cov + cov.T) / 2
+
+
+def _check_closed(transition: Array, stationary: NDArray[np.intp]) -> None:
+    others = np.setdiff1d(np.arange(len(transition)), stationary)
+    if np.any(transition[np.ix_(stationary, others)]):
+        raise PxUsageError(
+            "`transition_matrix` feeds states that are not stationary into states called stationary.\n"
+            'Call all of them "diffuse", or give initial_mean and initial_cov.'
+        )

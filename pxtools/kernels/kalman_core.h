@@ -1,0 +1,339 @@
+/* Types and the parts of the univariate Kalman kernels that do not depend on the number of states.
+ *
+ * Letters: F transition, H observation, Q process noise, R observation noise, c and d intercepts; x a state mean,
+ * P a state covariance (row-major, kept symmetric). NaN in y means missing: this file must never be compiled with a
+ * flag that assumes finite numbers. All memory comes from the caller.
+ *
+ * References: Koopman & Durbin (2000); Durbin & Koopman (2012), sections 5.2-5.3 and 6.4.
+ */
+#ifndef PXTOOLS_KALMAN_CORE_H
+#define PXTOOLS_KALMAN_CORE_H
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#define LOG_2PI 1.8378770664093454836
+#define NO_VARIANCE (8 * 2.220446049250313e-16)
+#define CANCELLED 1e-10
+#define NOT_DIFFUSE 1e-9
+#define STEADY 4e-16
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+
+#if defined(_MSC_VER)
+#define ALWAYS_INLINE static __forceinline
+#define RESTRICT __restrict
+#else
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define RESTRICT restrict
+#endif
+
+/* as wide as a pointer: Python builds with -fwrapv, under which loops over int indices are not vectorised */
+typedef ptrdiff_t Index;
+
+/* A sparse matrix by rows: the elements of row i are k = start[i] .. start[i + 1] - 1. */
+typedef struct {
+    const int *start;
+    const int *column;
+    const double *value;
+} SparseRows;
+
+/* A model: each part constant (step 0) or one block of memory after another (step = its size). */
+typedef struct {
+    Index n, m;
+    long n_steps;
+    const double *F, *H, *Q, *R, *c, *d;
+    long F_step, H_step, Q_step, R_step, c_step, d_step;
+    int is_constant; /* all parts: the covariances can converge */
+    int is_diagonal; /* all of R */
+    int is_sparse;   /* F is constant and mostly zero: by_rows and by_columns hold it */
+    SparseRows by_rows, by_columns;
+} Model;
+
+typedef struct {
+    double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov, *log_lik;
+    double *diffuse_cov;         /* (n_steps, n, n), zeros on entry; NULL when nothing is diffuse */
+    double *diffuse_filtered_cov; /* likewise */
+    unsigned char *diffuse_obs;  /* (n_steps, m), zeros on entry */
+    double *last_diffuse_cov;    /* (n, n) */
+    long n_diffuse_steps;
+    long n_cancelled;
+} FilterOut;
+
+typedef struct {
+    const double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov, *diffuse_cov;
+    const unsigned char *diffuse_obs;
+    long n_diffuse_steps;
+    double *mean, *cov, *r, *N; /* r and N: NULL when they are not wanted */
+} SmootherOut;
+
+/* One row made uncorrelated: element i is present or not, its value less the intercept, its row of H, its variance. */
+typedef struct {
+    double *y, *H_own, *r, *L;
+    const double *H;
+    int *present;
+    int n_present;
+} Row;
+
+ALWAYS_INLINE double dot(const Index n, const double *a, const double *b)
+{
+    double sum = 0.0;
+    for (Index j = 0; j < n; j++) sum += a[j] * b[j];
+    return sum;
+}
+
+/* fmax calls the C library, for the sake of NaN */
+ALWAYS_INLINE double not_negative(double value) { return value > 0.0 ? value : 0.0; }
+
+/* out = P h, for symmetric P */
+ALWAYS_INLINE void times_vector(const Index n, const double *P, const double *h, double *RESTRICT out)
+{
+    for (Index j = 0; j < n; j++) out[j] = P[j] * h[0];
+    for (Index i = 1; i < n; i++)
+        for (Index j = 0; j < n; j++) out[j] += P[i * n + j] * h[i];
+}
+
+/* P += s (a b' + b a') */
+ALWAYS_INLINE void add_outer(const Index n, double *P, double s, const double *a, const double *b)
+{
+    for (Index i = 0; i < n; i++)
+        for (Index j = 0; j < n; j++) P[i * n + j] += s * (a[i] * b[j] + b[i] * a[j]);
+}
+
+ALWAYS_INLINE void mirror(const Index n, double *P)
+{
+    for (Index i = 0; i < n; i++)
+        for (Index j = i + 1; j < n; j++) P[i * n + j] = P[j * n + i];
+}
+
+/* W = A B */
+ALWAYS_INLINE void product(const Index n, const double *A, const double *B, double *RESTRICT W)
+{
+    for (Index i = 0; i < n; i++) {
+        for (Index j = 0; j < n; j++) W[i * n + j] = A[i * n] * B[j];
+        for (Index k = 1; k < n; k++)
+            for (Index j = 0; j < n; j++) W[i * n + j] += A[i * n + k] * B[k * n + j];
+    }
+}
+
+ALWAYS_INLINE void sparse_product(const Index n, const SparseRows A, const double *B, double *RESTRICT W)
+{
+    for (Index i = 0; i < n; i++) {
+        for (Index j = 0; j < n; j++) W[i * n + j] = 0.0;
+        for (Index k = A.start[i]; k < A.start[i + 1]; k++) {
+            const double a = A.value[k];
+            const double *b = B + A.column[k] * n;
+            for (Index j = 0; j < n; j++) W[i * n + j] += a * b[j];
+        }
+    }
+}
+
+ALWAYS_INLINE void transpose(const Index n, const double *A, double *RESTRICT W)
+{
+    for (Index i = 0; i < n; i++)
+        for (Index j = 0; j < n; j++) W[j * n + i] = A[i * n + j];
+}
+
+/* out = A P A', exactly symmetric; W1 and W2 are scratch */
+ALWAYS_INLINE void congruence(const Index n, const double *A, const double *P, double *RESTRICT out,
+                              double *RESTRICT W1, double *RESTRICT W2)
+{
+    product(n, A, P, W1);
+    transpose(n, W1, W2);
+    product(n, A, W2, out);
+    mirror(n, out);
+}
+
+ALWAYS_INLINE void sparse_congruence(const Index n, const SparseRows A, const double *P, double *RESTRICT out,
+                                     double *RESTRICT W1, double *RESTRICT W2)
+{
+    sparse_product(n, A, P, W1);
+    transpose(n, W1, W2);
+    sparse_product(n, A, W2, out);
+    mirror(n, out);
+}
+
+/* Factor R = L D L' over the elements that are present and multiply the row by the inverse of L.
+ * A zero pivot of a positive semi-definite R has a zero column. */
+static void decorrelate(const Index n, const Index m, const double *R, const double *H, Row *row)
+{
+    double *L = row->L;
+    for (Index i = 0; i < m; i++) {
+        if (!row->present[i]) continue;
+        double *h = row->H_own + i * n;
+        double pivot = R[i * m + i];
+        memcpy(h, H + i * n, n * sizeof(double));
+        for (Index j = 0; j < i; j++) {
+            if (!row->present[j]) continue;
+            double rest = R[i * m + j];
+            for (Index k = 0; k < j; k++)
+                if (row->present[k]) rest -= L[i * m + k] * L[j * m + k] * row->r[k];
+            const double l = row->r[j] > 0 ? rest / row->r[j] : 0.0;
+            L[i * m + j] = l;
+            pivot -= l * l * row->r[j];
+            row->y[i] -= l * row->y[j];
+            for (Index k = 0; k < n; k++) h[k] -= l * row->H_own[j * n + k];
+        }
+        row->r[i] = pivot <= NO_VARIANCE * R[i * m + i] ? 0.0 : pivot;
+    }
+    row->H = row->H_own;
+}
+
+ALWAYS_INLINE void prepare_row(const Index n, const Index m, const Model *model, long t, const double *y, Row *row)
+{
+    const double *d = model->d + t * model->d_step, *R = model->R + t * model->R_step;
+    row->H = model->H + t * model->H_step;
+    row->n_present = 0;
+    for (Index i = 0; i < m; i++) {
+        row->present[i] = y[i] == y[i];
+        row->n_present += row->present[i];
+        row->y[i] = y[i] - d[i];
+    }
+    if (model->is_diagonal)
+        for (Index i = 0; i < m; i++) row->r[i] = R[i * m + i];
+    else
+        decorrelate(n, m, R, row->H, row);
+}
+
+/* Number of doubles that a Row needs, and its layout in memory the caller gives. */
+#define ROW_DOUBLES(n, m) ((m) * ((n) + 2 + (m)) + (m))
+
+static double *lay_row(const Index n, const Index m, double *memory, Row *row)
+{
+    row->y = memory;
+    row->r = row->y + m;
+    row->L = row->r + m;
+    row->H_own = row->L + m * m;
+    row->present = (int *)(row->H_own + m * n);
+    return memory + ROW_DOUBLES(n, m);
+}
+
+/* How far an innovation variance could reach without the row's earlier elements. */
+ALWAYS_INLINE double reach(const Index n, const double *h, const double *spread)
+{
+    double sum = 0.0;
+    for (Index j = 0; j < n; j++) sum += h[j] * h[j] * spread[j];
+    return sum;
+}
+
+static double quadratic(const Index n, const double *P, const double *h, double *M)
+{
+    times_vector(n, P, h, M);
+    return dot(n, h, M);
+}
+
+/* --- the exact diffuse phase: a few steps at the start, written for clarity ----------------------------------- */
+
+/* Take in one row while part of P is infinite. Returns how many infinite directions are left. */
+static int diffuse_update(const Index n, const Index m, const Row *row, double *x, double *P, double *Pinf,
+                          const double *bound, int left, unsigned char *used, double *log_lik, long *n_cancelled,
+                          double *work)
+{
+    double *M = work, *Minf = work + n, *spread = work + 2 * n;
+    for (Index j = 0; j < n; j++) spread[j] = P[j * n + j];
+    for (Index i = 0; i < m; i++) {
+        if (!row->present[i]) continue;
+        const double *h = row->H + i * n;
+        const double v = row->y[i] - dot(n, h, x);
+        const double limit = left ? NOT_DIFFUSE * quadratic(n, bound, h, Minf) : 0.0;
+        const double finf = left ? quadratic(n, Pinf, h, Minf) : 0.0;
+        const double f = row->r[i] + not_negative(quadratic(n, P, h, M));
+        const double scale = row->r[i] + reach(n, h, spread);
+        if (left && finf > limit) {
+            for (Index j = 0; j < n; j++) x[j] += Minf[j] * v / finf;
+            add_outer(n, P, -1.0 / finf, Minf, M);
+            add_outer(n, P, 0.5 * f / (finf * finf), Minf, Minf);
+            add_outer(n, Pinf, -0.5 / finf, Minf, Minf);
+            *log_lik -= 0.5 * (LOG_2PI + log(finf));
+            used[i] = 1;
+            if (--left == 0) memset(Pinf, 0, n * n * sizeof(double));
+            continue;
+        }
+        if (f < CANCELLED * scale) ++*n_cancelled;
+        if (!(f > NO_VARIANCE * scale)) continue;
+        for (Index j = 0; j < n; j++) x[j] += M[j] * v / f;
+        add_outer(n, P, -0.5 / f, M, M);
+        *log_lik -= 0.5 * (LOG_2PI + log(f) + v * v / f);
+    }
+    return left;
+}
+
+/* Carry Pinf and its bound without data to the next step; returns the infinite directions that are left. */
+static int diffuse_predict(const Index n, const double *F, double *Pinf, double *bound, int left, double *work)
+{
+    double *W1 = work, *W2 = work + n * n, *out = work + 2 * n * n, trace = 0.0, most = 0.0;
+    congruence(n, F, Pinf, out, W1, W2);
+    memcpy(Pinf, out, n * n * sizeof(double));
+    congruence(n, F, bound, out, W1, W2);
+    memcpy(bound, out, n * n * sizeof(double));
+    for (Index j = 0; j < n; j++) {
+        trace += Pinf[j * n + j];
+        most += bound[j * n + j];
+    }
+    if (left && trace > NOT_DIFFUSE * most) return left;
+    memset(Pinf, 0, n * n * sizeof(double));
+    return 0;
+}
+
+/* N <- L' N L with L = I - k h' */
+static void shrink(const Index n, double *N, const double *k, const double *h, double *work)
+{
+    times_vector(n, N, k, work);
+    const double knk = dot(n, k, work);
+    add_outer(n, N, -1.0, h, work);
+    add_outer(n, N, 0.5 * knk, h, h);
+}
+
+/* The row backwards while part of P is infinite: an observation of infinite variance adds nothing to r and N. */
+static void diffuse_backwards(const Index n, const Index m, const Row *row, const double *predicted_x,
+                              const double *predicted_P, const double *predicted_Pinf, const unsigned char *used,
+                              double *r, double *N, double *work)
+{
+    double *x = work, *P = x + n, *Pinf = P + n * n, *spread = Pinf + n * n, *scratch = spread + n;
+    double *K = scratch + n, *v = K + m * n, *inverse = v + m;
+    int *served = row->present;
+    memcpy(x, predicted_x, n * sizeof(double));
+    memcpy(P, predicted_P, n * n * sizeof(double));
+    memcpy(Pinf, predicted_Pinf, n * n * sizeof(double));
+    for (Index j = 0; j < n; j++) spread[j] = P[j * n + j];
+    for (Index i = 0; i < m; i++) {
+        const double *h = row->H + i * n;
+        double *k = K + i * n;
+        inverse[i] = 0.0;
+        if (!served[i]) continue;
+        v[i] = row->y[i] - dot(n, h, x);
+        const double f = row->r[i] + not_negative(quadratic(n, P, h, k));
+        if (used[i]) {
+            const double finf = quadratic(n, Pinf, h, scratch);
+            add_outer(n, P, -1.0 / finf, scratch, k);
+            add_outer(n, P, 0.5 * f / (finf * finf), scratch, scratch);
+            add_outer(n, Pinf, -0.5 / finf, scratch, scratch);
+            for (Index j = 0; j < n; j++) k[j] = scratch[j] / finf;
+        } else if (f > NO_VARIANCE * (row->r[i] + reach(n, h, spread))) {
+            add_outer(n, P, -0.5 / f, k, k);
+            for (Index j = 0; j < n; j++) k[j] /= f;
+            inverse[i] = 1.0 / f;
+        } else {
+            served[i] = 0;
+            continue;
+        }
+        for (Index j = 0; j < n; j++) x[j] += k[j] * v[i];
+    }
+    for (Index i = m - 1; i >= 0; i--) {
+        const double *h = row->H + i * n, *k = K + i * n;
+        if (!served[i]) continue;
+        const double step = v[i] * inverse[i] - dot(n, k, r);
+        shrink(n, N, k, h, scratch);
+        add_outer(n, N, 0.5 * inverse[i], h, h);
+        for (Index j = 0; j < n; j++) r[j] += h[j] * step;
+    }
+}
+
+#define DIFFUSE_DOUBLES(n, m) (4 * (n) * (n) + 4 * (n) + (m) * (n) + 2 * (m))
+
+#endif

@@ -1,0 +1,65 @@
+"""What the Kalman kernels return, in both tiers: plain arrays with a leading axis of series.
+
+Letters of the kernels: F transition, H observation, Q process noise (selection applied), R observation noise, c and d
+their intercepts, x a state mean, P a state covariance, Pinf its diffuse part. Each matrix has a leading axis of
+length 1 (constant) or n_steps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+#: an innovation variance below this fraction of its own terms is zero in double precision
+NO_VARIANCE = 8 * np.finfo(float).eps
+
+#: below this fraction, more than ten digits were cancelled: the square-root form is called for
+CANCELLED = 1e-10
+
+#: a diffuse innovation variance below this fraction of its bound without data is zero
+NOT_DIFFUSE = 1e-9
+
+#: relative change of the predicted covariance from one step to the next that counts as none
+STEADY = 4e-16
+
+
+class Filtered(NamedTuple):
+    """The forward pass.
+
+    predicted_mean (n_series, n_steps + 1, n_states), predicted_cov, filtered_mean (n_series, n_steps, n_states),
+    filtered_cov, log_likelihood (n_series, n_steps); the diffuse part of the predicted and of the filtered
+    covariance for the first steps (n_series, n_diffuse_steps, n_states, n_states) and 1 for each observation in them
+    that served to end it (n_series, n_diffuse_steps, n_obs); the final diffuse part; how many innovation variances
+    lost over ten digits.
+    """
+
+    predicted_mean: Array
+    predicted_cov: Array
+    filtered_mean: Array
+    filtered_cov: Array
+    log_likelihood: Array
+    diffuse_cov: Array
+    diffuse_filtered_cov: Array
+    diffuse_obs: NDArray[np.uint8]
+    last_diffuse_cov: Array
+    n_cancelled: int
+
+
+class Smoothed(NamedTuple):
+    """The backward pass: moments given all data, and the scaled estimators r and N they come from.
+
+    mean, r: (n_series, n_steps, n_states); cov, N: (n_series, n_steps, n_states, n_states); r and N at step t hold
+    what the observations from t on say about the state predicted for t. Kernels leave the moments of steps whose
+    filtered state is partly infinite to their caller, who notes in `by_regression` (n_series, n_steps) which steps
+    were smoothed by regression on the next state.
+    """
+
+    mean: Array
+    cov: Array
+    r: Array
+    N: Array
+    by_regression: NDArray[np.bool_] | None = None

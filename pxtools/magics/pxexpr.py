@@ -1,0 +1,67 @@
+"""`%%pxexpr`: matrix formulas compiled to plans of BLAS and LAPACK calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from IPython.core.magic import cell_magic, magics_class, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+from IPython.display import display
+
+from pxtools.errors import PxUsageError
+from pxtools.magics.common import PxMagics, read_line
+from pxtools.session.state import push
+
+
+@magics_class
+class PxExpr(PxMagics):
+    """Formulas."""
+
+    @no_var_expand
+    @cell_magic
+    @magic_arguments()
+    @argument("--assume", help='What is known: "Sigma, R: positive_definite; H: k x n".')
+    @argument("--no-assume", action="store_true", help="Use none of it: a general plan.")
+    @argument("--sizes", help="Fix named sizes: n=1000,k=500.")
+    @argument("--blocks", default="auto", help="Blocks in each dimension: auto or a number.")
+    @argument("--form", default="auto", help="auto, cholesky, sqrt, information or sequential.")
+    @argument("--dtype", help="float64 or float32.")
+    @argument("--explain", action="store_true", help="Show the steps with flops and times, and the graph.")
+    @argument("--source", choices=("python", "c"), help="With --explain: the same work as code.")
+    @argument("name", help="The function that is made.")
+    def pxexpr(self, line: str, cell: str) -> Any:
+        """Compile matrix formulas to a function, here and on every engine.
+
+        The cell holds assignments in SymPy's matrix language (`*` is the matrix product, `.T`, `.I`). Names that are
+        read first are the function's inputs, assigned names its outputs; it returns them as a named tuple.
+
+        Examples
+        --------
+        >>> %%pxexpr update --assume "Sigma, R: positive_definite"
+        ... new_mu    = mu + Sigma*H.T*(H*Sigma*H.T + R).I*(data - H*mu)
+        ... new_Sigma = Sigma - Sigma*H.T*(H*Sigma*H.T + R).I*H*Sigma
+        """
+        from pxtools import expr
+
+        args = read_line(self.pxexpr, line)
+        if not args.name.isidentifier():
+            raise PxUsageError(f"`{args.name}` is no name for a function. Write `%%pxexpr update`, formulas below.")
+        if args.source and not args.explain:
+            raise PxUsageError("`--source` belongs to `--explain`: `%%pxexpr update --explain --source python`.")
+        formula = expr.compile(
+            cell,
+            assumptions=False if args.no_assume else args.assume,
+            name=args.name,
+            sizes=args.sizes,
+            blocks=int(args.blocks) if args.blocks.isdigit() else args.blocks,
+            form=args.form,
+            dtype=args.dtype,
+        )
+        self.session.namespace[args.name] = formula
+        if self.session.is_connected:
+            push(self.session, [args.name])
+        if not args.explain:
+            return formula
+        print(formula.explain(source=args.source))
+        display(formula.graph())
+        return None

@@ -1,0 +1,101 @@
+"""`%pxkalman`: filter, smooth, forecast and fit linear Gaussian state-space models."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from typing import Any
+
+from IPython.core.magic import line_cell_magic, magics_class, needs_local_scope, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from pxtools.errors import PxUsageError
+from pxtools.kalman import FilterResult, model_from_cell
+from pxtools.magics.common import PxMagics, evaluate, expressions, read_line
+from pxtools.session.kalman import filter_on
+
+
+@magics_class
+class PxKalman(PxMagics):
+    """Kalman filters."""
+
+    @no_var_expand
+    @needs_local_scope
+    @line_cell_magic
+    @magic_arguments()
+    @argument("--smooth", action="store_true", help="Smooth now; else smoothed moments are computed when first read.")
+    @argument("--forecast", type=int, default=0, metavar="N", help="Forecast so many steps.")
+    @argument("--level", type=float, default=0.95, help="Probability of the forecasts' intervals (0.95).")
+    @argument("--fit", choices=("ml", "em"), help="Fit the free parameters: maximum likelihood (default) or EM.")
+    @argument("--starts", type=int, default=1, metavar="N", help="Start points of the fit, mapped over the engines.")
+    @argument("--seed", type=int, default=0, help="Of the start points.")
+    @argument("--until", help='When the fit stops, such as "gain<1e-6 iterations<500".')
+    @argument("--form", default="auto", help="auto, univariate, cholesky, sqrt or information.")
+    @argument("-t", "--targets", help="Filter there: 0, 0,2, ::2, all, or a view; many series are split over them.")
+    @argument("--timeout", type=float, help="Interrupt the engines after so many seconds.")
+    @argument("-o", "--out", help="Bind the FilterResult to this name, too.")
+    @argument("rest", nargs=argparse.REMAINDER, help="MODEL OBSERVATIONS; in a cell OBSERVATIONS alone.")
+    def pxkalman(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> FilterResult:
+        """Filter observations with a linear Gaussian state-space model.
+
+        The line form names a `StateSpaceModel` and the observations: `(n_steps, n_obs)`, `(n_series, n_steps, n_obs)`,
+        a Series or a DataFrame; NaN is a missing value. The cell form defines the model with textbook letters F, H, Q,
+        R, and `initial` or x0 and P0; numbers that are left `free()` are fitted.
+
+        Examples
+        --------
+        >>> %pxkalman model flow --smooth -o level
+        >>> %%pxkalman flow -o level --smooth
+        ... F = [[1]]; H = [[1]]; Q = [[1469.1]]; R = [[15099]]
+        ... initial = "diffuse"
+        """
+        args = read_line(self.pxkalman, line, line_operands if cell is None else cell_operands)
+        known = self.names(local_ns)
+        operands = line_operands(args.rest) if cell is None else cell_operands(args.rest)
+        *models, observations = (evaluate(node, known) for node in operands)
+        model = models[0] if models else model_from_cell(cell or "", known)
+        result = filter_on(
+            self.session,
+            model,
+            observations,
+            targets=args.targets,
+            timeout_s=args.timeout,
+            local=self.locals_only(local_ns),
+            smooth=args.smooth,
+            forecast=args.forecast,
+            level=args.level,
+            fit=args.fit,
+            until=args.until,
+            starts=args.starts,
+            seed=args.seed,
+            form=args.form,
+        )
+        if args.out is not None:
+            self.session.namespace[args.out] = result
+        return result
+
+
+def line_operands(text: str) -> list[ast.expr]:
+    """Read `MODEL OBSERVATIONS`.
+
+    Raises
+    ------
+    PxUsageError
+    """
+    found = expressions(text) if text else []
+    if len(found) != 2:
+        raise PxUsageError(f"`{text}`: give a model and observations. Write `%pxkalman model flow --smooth`.")
+    return found
+
+
+def cell_operands(text: str) -> list[ast.expr]:
+    """Read `OBSERVATIONS`.
+
+    Raises
+    ------
+    PxUsageError
+    """
+    found = expressions(text) if text else []
+    if len(found) != 1:
+        raise PxUsageError(f"`{text}`: name the observations. Write `%%pxkalman flow -o level`, the model below it.")
+    return found

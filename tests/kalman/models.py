@@ -1,0 +1,68 @@
+"""Small models for tests: random ones of every kind, and Hypothesis strategies over them."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from pxtools.kalman import StateSpaceModel
+
+
+def covariance(rng, size, floor=0.3):
+    A = rng.normal(size=(size, size))
+    return A @ A.T / size + floor * np.eye(size)
+
+
+def random_model(seed, n=2, m=2, *, n_noise=None, varying=0, diagonal=False, initial="known"):
+    """Return a model with all its parts in use; `varying` is the number of steps if it changes with time."""
+    rng = np.random.default_rng(seed)
+
+    def part(make):
+        return np.stack([make() for _ in range(varying)]) if varying else make()
+
+    q = n if n_noise is None else n_noise
+    known = {}
+    if initial == "known":
+        known = {"initial_mean": rng.normal(size=n), "initial_cov": covariance(rng, n)}
+    return StateSpaceModel(
+        part(lambda: 0.9 * np.linalg.qr(rng.normal(size=(n, n)))[0]),
+        part(lambda: rng.normal(size=(m, n))),
+        part(lambda: covariance(rng, q)),
+        part(lambda: covariance(rng, m) * (np.eye(m) if diagonal else 1)),
+        initial=initial,
+        transition_intercept=part(lambda: rng.normal(size=n)),
+        observation_intercept=part(lambda: rng.normal(size=m)),
+        selection_matrix=part(lambda: rng.normal(size=(n, q))) if n_noise is not None else None,
+        **known,
+    )
+
+
+def random_rows(seed, n_steps, m, missing=0.3):
+    """Return observations with single elements missing, the first row complete."""
+    rng = np.random.default_rng([seed, 1])
+    y = rng.normal(size=(n_steps, m))
+    y[rng.random(y.shape) < missing] = np.nan
+    y[0] = rng.normal(size=m)
+    return y
+
+
+@st.composite
+def cases(draw, initial=("known", "stationary", "diffuse"), max_states=4, n_steps=6):
+    """Draw a model and observations with any pattern of missing elements, at least one number."""
+    n, m = draw(st.integers(1, max_states)), draw(st.integers(1, 3))
+    kind = draw(st.sampled_from(initial))
+    model = random_model(
+        draw(st.integers(0, 10_000)),
+        n,
+        m,
+        n_noise=draw(st.sampled_from([None, 1, n])) if kind != "stationary" else None,
+        varying=draw(st.sampled_from([0, n_steps])),
+        diagonal=draw(st.booleans()),
+        initial=kind,
+    )
+    y = np.random.default_rng(draw(st.integers(0, 10_000))).normal(size=(n_steps, m)) * 2
+    pattern = draw(st.lists(st.booleans(), min_size=y.size, max_size=y.size))
+    y[np.array(pattern).reshape(y.shape)] = np.nan
+    if np.isnan(y).all():
+        y[0, 0] = 1.0
+    return model, y

@@ -1,0 +1,136 @@
+"""Every form and every pattern of missing values against the dense joint normal."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+
+from pxtools.kalman import filter_series
+from tests.kalman.models import cases, random_model, random_rows
+from tests.kalman.oracle import dense
+
+FORMS = ["univariate", "cholesky", "sqrt", "information"]
+
+
+def close(got, wanted, rtol=1e-9):
+    """Compare relative to the largest element: small elements carry the round-off of large ones."""
+    np.testing.assert_allclose(got, wanted, rtol=rtol, atol=rtol * max(1.0, np.abs(wanted).max()))
+
+
+def check_filter(model, y, form):
+    truth, result = dense(model, len(y)), filter_series(model, y, form=form)
+    close(result.log_likelihood, truth.log_likelihood(y))
+    first = result.n_diffuse_steps
+    for t in range(len(y)):
+        if t > first:
+            mean, cov = truth.given(y, t, truth.states(t))
+            close(result.predicted_mean[t], mean)
+            close(result.predicted_cov[t], cov)
+        if t >= first:
+            mean, cov = truth.given(y, t + 1, truth.states(t))
+            close(result.filtered_mean[t], mean)
+            close(result.filtered_cov[t], cov)
+
+
+def check_smoother(model, y, form, rtol=1e-7):
+    truth, result = dense(model, len(y)), filter_series(model, y, form=form)
+    for t in range(len(y)):
+        mean, cov = truth.given(y, len(y), truth.states(t))
+        close(result.smoothed_mean[t], mean, rtol)
+        close(result.smoothed_cov[t], cov, rtol)
+        if t:
+            both = np.concatenate([truth.states(t), truth.states(t - 1)])
+            joint = truth.given(y, len(y), both)[1]
+            close(result.smoothed_lag_one_cov[t - 1], joint[: truth.n, truth.n :], rtol)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=40, deadline=None)
+@given(case=cases(initial=("known", "stationary")))
+def test_filter_equals_the_dense_normal(form, case):
+    model, y = case
+    if form == "information":
+        assume(model.n_noise == model.n_states)
+    check_filter(model, y, form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=25, deadline=None)
+@given(case=cases(initial=("known", "stationary"), max_states=3, n_steps=5))
+def test_smoother_equals_the_dense_normal(form, case):
+    model, y = case
+    if form == "information":
+        assume(model.n_noise == model.n_states)
+    check_smoother(model, y, form)
+
+
+def is_determined(model, y):
+    """Whether the observations pin down the diffuse states well enough for a dense solution to be trusted."""
+    truth = dense(model, len(y))
+    seen, _ = truth.rows(len(y), y)
+    A, V = truth.A[seen], truth.cov[np.ix_(seen, seen)]
+    if A.shape[1] == 0:
+        return True
+    if len(seen) < A.shape[1]:
+        return False
+    return np.linalg.cond(A.T @ np.linalg.solve(V, A)) < 1e4
+
+
+@pytest.mark.parametrize("form", ["univariate", "cholesky", "sqrt"])
+@settings(max_examples=30, deadline=None)
+@given(case=cases(initial=("diffuse",), max_states=3))
+def test_exact_diffuse_log_likelihood_and_smoother_equal_generalised_least_squares(form, case):
+    model, y = case
+    assume(is_determined(model, y))
+    result, truth = filter_series(model, y, form=form), dense(model, len(y))
+    close(result.log_likelihood, truth.log_likelihood(y), 1e-8)
+    assume(result.n_diffuse_steps < len(y))
+    check_filter(model, y, form)
+    check_smoother(model, y, form, rtol=1e-7)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forecasts_equal_the_dense_normal(form):
+    model, y = random_model(5, 3, 2), random_rows(5, 6, 2)
+    longer = np.vstack([y, np.full((4, 2), np.nan)])
+    truth, forecast = dense(model, 10), filter_series(model, y, form=form).forecast(4)
+    for h in range(4):
+        wanted = truth.n * 10 + (6 + h) * 2 + np.arange(2)
+        mean, cov = truth.given(longer, 10, wanted)
+        close(forecast.mean[h], mean)
+        close(forecast.cov[h], cov)
+
+
+@settings(max_examples=40, deadline=None)
+@given(case=cases(initial=("known", "stationary", "diffuse"), max_states=3))
+def test_disturbances_equal_the_dense_normal(case):
+    model, y = case
+    assume(is_determined(model, y))
+    result, truth = filter_series(model, y), dense(model, len(y))
+    offset = truth.n * len(y)
+    part = {k: model.parts[k] for k in "FHGRcd"}
+
+    def at(k, t):
+        return part[k][t if len(part[k]) > 1 else 0]
+
+    for t in range(len(y)):
+        both = np.concatenate([truth.states(t), offset + t * truth.m + np.arange(truth.m)])
+        mean, cov = truth.given(y, len(y), both)
+        take = np.hstack([-at("H", t), np.eye(truth.m)])
+        close(result.observation_disturbance[t], take @ mean - at("d", t), 1e-6)
+        close(result.observation_disturbance_cov[t], take @ cov @ take.T, 1e-6)
+        if t + 1 < len(y):
+            both = np.concatenate([truth.states(t), truth.states(t + 1)])
+            mean, cov = truth.given(y, len(y), both)
+            take = np.hstack([-at("F", t), np.eye(truth.n)])
+            G = at("G", t)
+            close(G @ result.process_disturbance[t], take @ mean - at("c", t), 1e-6)
+            close(G @ result.process_disturbance_cov[t] @ G.T, take @ cov @ take.T, 1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(case=cases(initial=("known", "diffuse"), max_states=3))
+def test_gain_turns_innovations_into_the_filtered_mean(case):
+    model, y = case
+    result = filter_series(model, y)
+    step = np.einsum("tij,tj->ti", result.gain, np.nan_to_num(result.innovations))
+    close(result.predicted_mean[:-1] + step, result.filtered_mean, 1e-6)

@@ -1,0 +1,92 @@
+"""`%%pxexpr` through a real shell on a real cluster; plans and accuracy are judged in `tests/expr`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pxtools.errors import PxUsageError
+
+UPDATE = """
+new_mu    = mu + Sigma*H.T*(H*Sigma*H.T + R).I*(data - H*mu)
+new_Sigma = Sigma - Sigma*H.T*(H*Sigma*H.T + R).I*H*Sigma
+"""
+ASSUME = '--assume "Sigma, R: positive_definite"'
+
+
+@pytest.fixture
+def inputs(shell: Any, session: Any) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(6, 6)), rng.normal(size=(3, 3))
+    values = {
+        "mu": rng.normal(size=6),
+        "Sigma": a @ a.T + np.eye(6),
+        "H": rng.normal(size=(3, 6)),
+        "R": b @ b.T + np.eye(3),
+        "data": rng.normal(size=3),
+    }
+    shell.user_ns.update(values)
+    return values
+
+
+def expected(v: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    gain = v["Sigma"] @ v["H"].T @ np.linalg.inv(v["H"] @ v["Sigma"] @ v["H"].T + v["R"])
+    return v["mu"] + gain @ (v["data"] - v["H"] @ v["mu"]), v["Sigma"] - gain @ v["H"] @ v["Sigma"]
+
+
+def test_the_cell_makes_a_function_here(inputs: dict[str, np.ndarray], cell: Any) -> None:
+    cell(f"%%pxexpr update {ASSUME}{UPDATE}")
+    result = cell("update(mu=mu, Sigma=Sigma, H=H, R=R, data=data)")
+    mean, cov = expected(inputs)
+    assert result._fields == ("new_mu", "new_Sigma")
+    np.testing.assert_allclose(result.new_mu, mean, rtol=1e-12)
+    np.testing.assert_allclose(result.new_Sigma, cov, rtol=1e-11)
+    assert np.array_equal(result.new_Sigma, result.new_Sigma.T)
+
+
+def test_and_on_every_engine(inputs: dict[str, np.ndarray], cell: Any) -> None:
+    cell(f"%%pxexpr update {ASSUME}{UPDATE}")
+    means = cell("%pxcollect update.name")
+    assert list(means) == ["update"] * 4
+    there = cell("%pxrun update(mu=mu, Sigma=Sigma, H=H, R=R, data=data).new_mu")
+    assert all(np.allclose(mean, expected(inputs)[0], rtol=1e-12) for mean in there)
+
+
+def test_explain_lists_the_steps_and_draws_the_graph(cell: Any, capsys: Any) -> None:
+    cell(f"%%pxexpr update {ASSUME} --sizes n=1000,k=500 --explain{UPDATE}")
+    shown = capsys.readouterr().out
+    assert all(step in shown for step in ("symm", "gemmt", "potrf", "trsm", "syrk"))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (f"%%pxexpr update --asume x{UPDATE}", "--assume"),
+        (f"%%pxexpr 2x{UPDATE}", "is no name"),
+        ("%%pxexpr f\ny = A*B +", "no formula"),
+        (f"%%pxexpr update --form nonsense{UPDATE}", "cholesky"),
+        (f"%%pxexpr update --source c{UPDATE}", "--explain"),
+    ],
+)
+def test_usage_mistakes_say_what_to_type_and_bind_nothing(line: str, words: str, cell: Any, shell: Any) -> None:
+    with pytest.raises(PxUsageError, match=words):
+        cell(line)
+    assert "update" not in shell.user_ns
+
+
+def test_a_matrix_that_is_not_what_was_said_is_named_on_the_engine_where_it_is(
+    inputs: dict[str, np.ndarray], cell: Any
+) -> None:
+    cell(f"%%pxexpr update {ASSUME}{UPDATE}")
+    with pytest.raises(PxUsageError, match="Sigma"):
+        cell("%pxrun -t 2 update(mu=mu, Sigma=-Sigma, H=H, R=R, data=data)")
+
+
+def test_without_engines_it_works_here(
+    inputs: dict[str, np.ndarray], session: Any, cell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_wire", None)
+    cell(f"%%pxexpr update {ASSUME}{UPDATE}")
+    assert cell("update(mu=mu, Sigma=Sigma, H=H, R=R, data=data).new_mu").shape == (6,)

@@ -1,0 +1,93 @@
+"""`%pxkalman` through a real shell on a real cluster; the numbers are judged in `tests/kalman`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pxtools.errors import PxClusterError, PxNameError, PxUsageError
+from tests.kalman.data import NILE
+
+CELL = "F = [[1]]; H = [[1]]; Q = [[1469.1]]; R = [[15099]]\ninitial = 'diffuse'"
+
+
+@pytest.fixture(autouse=True)
+def flow(session: Any, cell: Any, shell: Any) -> None:
+    shell.user_ns["flow"] = np.array(NILE, dtype=float)
+    cell("from pxtools.kalman import local_level\nmodel = local_level(1469.1, observation_var=15099)")
+
+
+def test_the_cell_form_defines_the_model_and_binds_the_result(cell: Any, shell: Any) -> None:
+    result = cell(f"%%pxkalman flow -o level --smooth\n{CELL}")
+    assert shell.user_ns["level"] is result
+    assert result.smoothed_mean.shape == (100, 1)
+    assert "F" not in shell.user_ns
+
+
+def test_both_forms_give_the_same(cell: Any) -> None:
+    by_line = cell("%pxkalman model flow --forecast 3")
+    by_cell = cell(f"%%pxkalman flow --forecast 3\n{CELL}")
+    assert by_line.log_likelihood == by_cell.log_likelihood
+    assert np.array_equal(by_line.forecasts.mean, by_cell.forecasts.mean)
+
+
+def test_free_numbers_are_fitted(cell: Any) -> None:
+    result = cell("%%pxkalman flow\nF = H = 1; Q = free(); R = free()")
+    assert result.fit is not None
+    assert result.log_likelihood >= cell("%pxkalman model flow").log_likelihood
+
+
+def test_the_starts_of_a_fit_are_mapped_over_the_engines(cell: Any) -> None:
+    one = cell("%%pxkalman flow\nF = H = 1; Q = free(); R = free()")
+    many = cell("%%pxkalman flow --starts 3\nF = H = 1; Q = free(); R = free()")
+    assert many.log_likelihood == pytest.approx(one.log_likelihood, abs=1e-4)
+
+
+@pytest.mark.parametrize("targets", ["1", "0,2", "all"])
+def test_many_series_are_split_over_engines_and_come_back_in_order(targets: str, cell: Any, shell: Any) -> None:
+    shell.user_ns["batch"] = np.random.default_rng(0).normal(size=(7, 60, 1)).cumsum(1)
+    there = cell(f"%pxkalman model batch --smooth -t {targets}")
+    here = cell("%pxkalman model batch --smooth")
+    assert np.array_equal(there.filtered_mean, here.filtered_mean)
+    assert np.array_equal(there.smoothed_cov, here.smoothed_cov)
+    assert np.array_equal(there.log_likelihood, here.log_likelihood)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("%pxkalman model", "%pxkalman model flow"),
+        ("%pxkalman model flow --smoth", "--smooth"),
+        ("%pxkalman model flow --form nonsense", "univariate"),
+        ("%pxkalman flow flow", "StateSpaceModel"),
+        ("%%pxkalman\nF = 1", "%%pxkalman flow"),
+        ("%%pxkalman flow\nF = 1; H = 1; Q = 1", "R"),
+        ("%%pxkalman flow\nF = 1; H = 1; Q = -1; R = 1", "`Q` [(]process_cov[)]"),
+    ],
+)
+def test_usage_mistakes_say_what_to_type(line: str, words: str, cell: Any) -> None:
+    with pytest.raises(PxUsageError, match=words):
+        cell(line)
+
+
+def test_an_unknown_name_is_named(cell: Any) -> None:
+    with pytest.raises((PxNameError, NameError), match="folw"):
+        cell("%pxkalman model folw")
+
+
+def test_an_exception_on_one_engine_keeps_its_type(cell: Any, shell: Any) -> None:
+    shell.user_ns["bad"] = np.full((4, 10, 1), np.inf)
+    with pytest.raises(PxUsageError, match="inf"):
+        cell("%pxkalman model bad -t all")
+
+
+def test_without_engines_it_works_here_and_says_why_not_there(
+    session: Any, cell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_wire", None)
+    monkeypatch.setenv("PXTOOLS_CLUSTER_FILE", "nowhere.json")
+    assert np.isfinite(cell("%pxkalman model flow").log_likelihood)
+    with pytest.raises(PxClusterError, match=r"nowhere\.json"):
+        cell("%pxkalman model flow -t 0")
