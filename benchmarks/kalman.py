@@ -59,7 +59,12 @@ def large(n: int = 50, m: int = 20) -> StateSpaceModel:
     A = rng.normal(size=(n, n))
     F = 0.95 * A / np.abs(np.linalg.eigvals(A)).max()
     return StateSpaceModel(
-        F, rng.normal(size=(m, n)), 0.1 * np.eye(n), np.eye(m), initial_mean=np.zeros(n), initial_cov=np.eye(n)
+        F,
+        rng.normal(size=(m, n)),
+        0.1 * np.eye(n),
+        np.eye(m),
+        initial_mean=np.zeros(n),
+        initial_cov=np.eye(n),
     )
 
 
@@ -72,7 +77,9 @@ def cases(quick: bool) -> Iterator[Case]:
     elements = y.copy()
     elements[np.random.default_rng(2).random(y.shape) < 0.1] = np.nan
     yield Case("4 states, 2 observations: filter", small, y, False, {"statsmodels tolerance=0": 20})
-    yield Case("4 states, 2 observations: filter and smoother", small, y, True, {"statsmodels tolerance=0": 12})
+    yield Case(
+        "4 states, 2 observations: filter and smoother", small, y, True, {"statsmodels tolerance=0": 12}
+    )
     yield Case("  with 10% of the rows missing: filter", small, gaps, False, {})
     yield Case("  with 10% of the elements missing: filter", small, elements, False, {})
     rows = simulate(big, 300 if quick else 3_000, seed=4).observations[0]
@@ -180,7 +187,10 @@ def dynamax_runs(case: Case) -> Iterator[Run]:
     y = jnp.array(case.y)
     jax.block_until_ready(compiled(params, y))
     yield Run(
-        "dynamax", lambda: jax.block_until_ready(compiled(params, y)), lambda out: float(out.marginal_loglik), 3
+        "dynamax",
+        lambda: jax.block_until_ready(compiled(params, y)),
+        lambda out: float(out.marginal_loglik),
+        3,
     )
 
 

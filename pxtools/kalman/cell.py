@@ -217,7 +217,8 @@ class _Marks(ast.NodeTransformer):
 
 def _variance_names(tree: ast.Module) -> set[str]:
     """Names that are read inside a covariance, and nowhere off the diagonal of one written as lists."""
-    on, off = set(), set()
+    on: set[str] = set()
+    off: set[str] = set()
     for node in ast.walk(tree):
         if not isinstance(node, ast.Assign) or not isinstance(node.targets[-1], ast.Name):
             continue

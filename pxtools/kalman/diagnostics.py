@@ -29,7 +29,7 @@ def diagnose(residuals: Array) -> Diagnosis:
     z = residuals[~np.isnan(residuals)]
     n_lags = int(min(10, len(z) // 5))
     if len(z) < 10:
-        return Diagnosis(*[np.nan] * 2, n_lags, *[np.nan] * 4)
+        return Diagnosis(np.nan, np.nan, n_lags, np.nan, np.nan, np.nan, np.nan)
     from scipy.stats import chi2, f
 
     rho = autocorrelation(residuals, n_lags)

@@ -121,11 +121,14 @@ class ExtendedModel:
             raise PxUsageError(
                 f"The expressions hold {names}, not among the states.\nGive numbers: `expr.subs(symbol, 1.0)`."
             )
-        compiled = [
-            _compiled(sympy, list(states), part, i > 1)
-            for i, part in enumerate((f, h, f.jacobian(list(states)), h.jacobian(list(states))))
-        ]
-        return cls(*compiled, **parts)
+        symbols = list(states)
+        return cls(
+            _compiled(sympy, symbols, f, False),
+            _compiled(sympy, symbols, h, False),
+            _compiled(sympy, symbols, f.jacobian(symbols), True),
+            _compiled(sympy, symbols, h.jacobian(symbols), True),
+            **parts,
+        )
 
 
 def _compiled(sympy: Any, states: list[Any], expressions: Any, is_matrix: bool) -> Function:

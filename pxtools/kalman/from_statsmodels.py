@@ -43,7 +43,7 @@ def from_statsmodels(model: Any, params: Any = None) -> StateSpaceModel:
         raise PxUsageError(
             f"`from_statsmodels` takes a statsmodels state-space model or its results, not a {type(model).__name__}."
         )
-    parts = {ours: _leading_time(representation, theirs) for ours, theirs in NAMES.items()}
+    parts: dict[str, Any] = {ours: _leading_time(representation, theirs) for ours, theirs in NAMES.items()}
     if not all(np.isfinite(part).all() for part in parts.values()):
         raise PxUsageError("The statsmodels model has no parameters yet.\nPass its results, or `params=`.")
     mean, cov, kinds = _initial(representation)

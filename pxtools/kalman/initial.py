@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pxtools.errors import PxUsageError, nearest
 from pxtools.kalman.checks import Array
@@ -83,11 +84,11 @@ def stationary_moments(transition: Array, state_noise: Array, intercept: Array) 
     from scipy.linalg import solve_discrete_lyapunov
 
     cov = solve_discrete_lyapunov(transition, state_noise)
-    mean = np.linalg.solve(np.eye(len(transition)) - transition, intercept)
+    mean: Array = np.linalg.solve(np.eye(len(transition)) - transition, intercept).astype(np.float64)
     return mean, (cov + cov.T) / 2
 
 
-def _check_closed(transition: Array, stationary: Array) -> None:
+def _check_closed(transition: Array, stationary: NDArray[np.intp]) -> None:
     others = np.setdiff1d(np.arange(len(transition)), stationary)
     if np.any(transition[np.ix_(stationary, others)]):
         raise PxUsageError(

@@ -74,17 +74,18 @@ class StateSpaceModel:
     StateSpaceModel(n_states=1, n_obs=1, initial=diffuse)
     """
 
-    transition_matrix: Array
-    observation_matrix: Array
-    process_cov: Array
-    observation_cov: Array
-    initial_mean: Array | None = None
-    initial_cov: Array | None = None
+    # array_like in, read-only arrays out
+    transition_matrix: Any
+    observation_matrix: Any
+    process_cov: Any
+    observation_cov: Any
+    initial_mean: Any = None
+    initial_cov: Any = None
     initial: str | Sequence[str] | None = None
     approximate_variance: float = APPROXIMATE_VARIANCE
-    transition_intercept: Array | None = None
-    observation_intercept: Array | None = None
-    selection_matrix: Array | None = None
+    transition_intercept: Any = None
+    observation_intercept: Any = None
+    selection_matrix: Any = None
     state_names: Sequence[str] | None = None
     obs_names: Sequence[str] | None = None
     index: Any = None
@@ -109,17 +110,17 @@ class StateSpaceModel:
     @property
     def n_states(self) -> int:
         """Number of states."""
-        return self.parts["F"].shape[1]
+        return int(self.parts["F"].shape[1])
 
     @property
     def n_obs(self) -> int:
         """Number of observed series in a row."""
-        return self.parts["H"].shape[1]
+        return int(self.parts["H"].shape[1])
 
     @property
     def n_noise(self) -> int:
         """Number of process disturbances."""
-        return self.parts["Q"].shape[1]
+        return int(self.parts["Q"].shape[1])
 
     @cached_property
     def n_steps(self) -> int | None:

@@ -57,7 +57,7 @@ def read_observations(data: Any, model: StateSpaceModel) -> Observed:
 def _numbers(data: Any) -> Array:
     try:
         if isinstance(data, np.ma.MaskedArray):
-            return np.array(data.astype(np.float64).filled(np.nan))
+            return np.array(np.ma.filled(data.astype(np.float64), np.nan))
         if hasattr(data, "to_numpy"):
             return np.array(data.to_numpy(dtype=np.float64, na_value=np.nan))
         array = np.asarray(data)

@@ -80,7 +80,7 @@ class FilterResult:
     @property
     def n_diffuse_steps(self) -> int:
         """Number of steps before which part of the state's covariance was infinite (the most of all series)."""
-        return self.filtered.diffuse_cov.shape[1]
+        return int(self.filtered.diffuse_cov.shape[1])
 
     @cached_property
     def n_diffuse_obs(self) -> Any:
@@ -245,9 +245,7 @@ def join_results(parts: list[FilterResult]) -> FilterResult:
     if len({part.n_diffuse_steps for part in parts}) > 1:
         parts = [_with_diffuse(part, max(p.n_diffuse_steps for p in parts)) for part in parts]
     arrays = zip(*(part.filtered[:-1] for part in parts), strict=True)
-    joined = Filtered(
-        *(np.concatenate(group) for group in arrays), sum(p.filtered.n_cancelled for p in parts)
-    )
+    joined = Filtered._make([*map(np.concatenate, arrays), sum(p.filtered.n_cancelled for p in parts)])
     values = np.concatenate([part.observed.values for part in parts])
     forms = "/".join(dict.fromkeys(part.form for part in parts))
     result = parts[0].replace(

@@ -69,7 +69,8 @@ def simulate(
     half_Q, half_R = factors(Q), factors(R)
 
     def at(part: Array, t: int) -> Array:
-        return part[t if len(part) > 1 else 0]
+        now: Array = part[t if len(part) > 1 else 0]
+        return now
 
     for t in range(n_steps):
         noise = rng.normal(size=(n_draws, model.n_obs)) @ at(half_R, t).T
@@ -110,7 +111,8 @@ def simulate_states(result: FilterResult, n_draws: int, *, seed: Any = None) -> 
     form = result.form if result.form in ("univariate", "cholesky", "sqrt", "information") else "auto"
     used, filtered = run_form(system_of(model, n_draws, y.shape[1]), rows, form)
     expected = smooth_filtered(model, Observed(rows, None, None, True), filtered, used).mean
-    return result.smoothed.mean + drawn.states - expected
+    states: Array = result.smoothed.mean + drawn.states - expected
+    return states
 
 
 def _check_counts(model: StateSpaceModel, n_steps: int, n_draws: int) -> None:

@@ -82,7 +82,7 @@ class StreamState:
         parts = model.parts
         arrays = (parts["F"], parts["H"], model.state_noise, parts["R"], parts["c"], parts["d"])
         start = model.initial_state
-        return System(*(part[t : t + 1] if len(part) > 1 else part for part in arrays), *start)
+        return System._make([*(part[t : t + 1] if len(part) > 1 else part for part in arrays), *start])
 
     def __repr__(self) -> str:
         return f"StreamState({self.n_steps} steps, log-likelihood {self.log_likelihood:.4f})"

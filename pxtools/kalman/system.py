@@ -28,7 +28,7 @@ class System(NamedTuple):
     def between(self, start: int, stop: int | None = None) -> System:
         """Return the system with time-varying parts cut to the steps from `start` to `stop`."""
         cut = [part[start:stop] if len(part) > 1 else part for part in self[:6]]
-        return System(*cut, *self[6:])
+        return System._make([*cut, *self[6:]])
 
     def starting(self, x: Array, P: Array, Pinf: Array | None = None) -> System:
         """Return the system with another state to start from."""
@@ -74,11 +74,5 @@ def after_diffuse(system: System, y: Array, proper: Callable[[System, Array], Fi
 
 
 def _joined(start: Filtered, rest: Filtered, n: int) -> Filtered:
-    return Filtered(
-        *(np.concatenate([a[:, :n], b], axis=1) for a, b in zip(start[:5], rest[:5], strict=True)),
-        start.diffuse_cov,
-        start.diffuse_filtered_cov,
-        start.diffuse_obs,
-        start.last_diffuse_cov,
-        start.n_cancelled + rest.n_cancelled,
-    )
+    moments = (np.concatenate([a[:, :n], b], axis=1) for a, b in zip(start[:5], rest[:5], strict=True))
+    return Filtered._make([*moments, *start[5:9], start.n_cancelled + rest.n_cancelled])

@@ -121,7 +121,8 @@ def _stacked(parts: list[Any], one: Any) -> Any:
 
 
 def _at(part: Array, t: int) -> Array:
-    return part[t if len(part) > 1 else 0]
+    now: Array = part[t if len(part) > 1 else 0]
+    return now
 
 
 def _carried(P: Array, F: Array) -> Array:
@@ -130,7 +131,8 @@ def _carried(P: Array, F: Array) -> Array:
 
 
 def _trace(P: Array) -> Array:
-    return np.einsum("sii->s", P)
+    total: Array = np.einsum("sii->s", P)
+    return total
 
 
 def _outer(a: Array, b: Array) -> Array:
@@ -288,7 +290,8 @@ def univariate_smoother(
 
 
 def _times(P: Array, r: Array) -> Array:
-    return np.einsum("sij,sj->si", P, r)
+    product: Array = np.einsum("sij,sj->si", P, r)
+    return product
 
 
 class _Step(NamedTuple):
@@ -382,7 +385,7 @@ def cholesky_filter(
 
 def _cholesky_at(S: Array, t: int) -> Array:
     try:
-        return np.linalg.cholesky(S)
+        return np.asarray(np.linalg.cholesky(S), dtype=np.float64)
     except np.linalg.LinAlgError:
         raise np.linalg.LinAlgError(
             f"the innovation covariance at step {t} is not positive definite"

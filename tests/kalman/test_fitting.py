@@ -177,11 +177,12 @@ def test_em_stops_where_the_gradient_is_zero():
         assert abs(at(1) - at(-1)) / 2e-4 < 1e-4
 
 
-def test_em_equals_pykalman_with_all_its_defaults():
+@pytest.mark.parametrize("matrices", [False, True])
+def test_em_equals_pykalman(matrices):
     pykalman = pytest.importorskip("pykalman", reason="pykalman is the witness here")
     model = em_model()
     y = em_data(0.0)[0]
-    fit = fit_model(model, y, "em", until="gain<-1 iterations>3")
+    fit = fit_model(model, y, "em", em_matrices=ALL if matrices else None, until="gain<-1 iterations>3")
     theirs = pykalman.KalmanFilter(
         model.transition_matrix,
         model.observation_matrix,
@@ -192,12 +193,12 @@ def test_em_equals_pykalman_with_all_its_defaults():
         model.initial_mean,
         model.initial_cov,
         em_vars=[
-            "transition_covariance",
-            "observation_covariance",
-            "initial_state_mean",
-            "initial_state_covariance",
+            *["transition_matrices", "observation_matrices"][: 2 * matrices],
+            *["transition_covariance", "observation_covariance", "initial_state_mean", "initial_state_covariance"],
         ],
     ).em(np.ma.masked_invalid(y), n_iter=3)
+    np.testing.assert_allclose(fit.model.transition_matrix, theirs.transition_matrices, atol=1e-10)
+    np.testing.assert_allclose(fit.model.observation_matrix, theirs.observation_matrices, atol=1e-10)
     np.testing.assert_allclose(fit.model.process_cov, theirs.transition_covariance, atol=1e-10)
     np.testing.assert_allclose(fit.model.observation_cov, theirs.observation_covariance, atol=1e-10)
     np.testing.assert_allclose(fit.model.initial_mean, theirs.initial_state_mean, atol=1e-10)

@@ -97,8 +97,12 @@ def test_steady_switch_changes_the_log_likelihood_by_round_off_only(n):
         smooth = [kalman.univariate_smoother(y, system.F, system.H, system.R, system.d, f) for f in (on, off)]
         for one, other in zip(smooth[0][:4], smooth[1][:4], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
-        twin = kalman_numpy.univariate_smoother(y[:, :400], system.F, system.H, system.R, system.d, cut(on, 400))
-        again = kalman.univariate_smoother(y[:, :400].copy(), system.F, system.H, system.R, system.d, cut(on, 400))
+        twin = kalman_numpy.univariate_smoother(
+            y[:, :400], system.F, system.H, system.R, system.d, cut(on, 400)
+        )
+        again = kalman.univariate_smoother(
+            y[:, :400].copy(), system.F, system.H, system.R, system.d, cut(on, 400)
+        )
         for one, other in zip(again[:4], twin[:4], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
         # it did switch: the covariance stands still to the bit

@@ -61,7 +61,7 @@ def _take_in(x: Array, P: Array, y: Array, H: Array, R: Array, t: int) -> tuple[
 
 def _root(cov: Array, name: str, t: int) -> Array:
     try:
-        return np.linalg.cholesky(cov)
+        return np.asarray(np.linalg.cholesky(cov), dtype=np.float64)
     except np.linalg.LinAlgError:
         raise PxUsageError(
             f"The information form inverts {name}, and at step {t} it is singular.\n"

@@ -24,7 +24,7 @@ def run(system: System, y: Array, steady: bool = True) -> Filtered:
 
 def _lower(rows: Array) -> Array:
     """Return the lower triangle L with `L L' = rows rows'`, by QR of the transpose."""
-    L = np.linalg.qr(rows.T, mode="r").T
+    L = np.asarray(np.linalg.qr(rows.T, mode="r")).T
     size = rows.shape[0]
     return L if L.shape[1] == size else np.pad(L, ((0, 0), (0, size - L.shape[1])))
 

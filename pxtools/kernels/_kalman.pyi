@@ -1,0 +1,20 @@
+"""Types of the compiled twins of `kalman_numpy`."""
+
+from pxtools.kernels.kalman_results import Array, Filtered, Smoothed
+
+def univariate_filter(
+    y: Array,
+    F: Array,
+    H: Array,
+    Q: Array,
+    R: Array,
+    c: Array,
+    d: Array,
+    x: Array,
+    P: Array,
+    Pinf: Array,
+    steady: bool = True,
+) -> Filtered: ...
+def univariate_smoother(
+    y: Array, F: Array, H: Array, R: Array, d: Array, filtered: Filtered, estimators: bool = True
+) -> Smoothed: ...
