@@ -194,7 +194,12 @@ def test_em_equals_pykalman(matrices):
         model.initial_cov,
         em_vars=[
             *["transition_matrices", "observation_matrices"][: 2 * matrices],
-            *["transition_covariance", "observation_covariance", "initial_state_mean", "initial_state_covariance"],
+            *[
+                "transition_covariance",
+                "observation_covariance",
+                "initial_state_mean",
+                "initial_state_covariance",
+            ],
         ],
     ).em(np.ma.masked_invalid(y), n_iter=3)
     np.testing.assert_allclose(fit.model.transition_matrix, theirs.transition_matrices, atol=1e-10)

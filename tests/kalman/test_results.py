@@ -30,6 +30,21 @@ def test_one_call_filters_smooths_and_forecasts():
     np.testing.assert_allclose(width, 0.6744897501960817)
 
 
+def test_the_package_is_the_plain_twin_of_the_magic():
+    import pxtools
+
+    assert pxtools.kalman(MODEL, NILE).log_likelihood == kalman(MODEL, NILE).log_likelihood
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = "import sys, pxtools.kalman; print([m for m in ('scipy.linalg', 'pandas', 'matplotlib', 'sympy') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
+
+
 def test_shapes_of_one_series_and_of_a_batch():
     model, y = random_model(1, 3, 2), random_rows(1, 7, 2)
     one, batch = filter_series(model, y), filter_series(model, np.stack([y, y]))
