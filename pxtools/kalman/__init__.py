@@ -1,7 +1,12 @@
 """Linear Gaussian state-space models: filter, smoother, forecasts, simulation, fits.
 
-A pure library: it knows nothing of engines or notebooks.
+A pure library: it knows nothing of engines or notebooks. `pxtools.kalman(model, observations, …)` is the call behind
+`%pxkalman`: the package is itself callable, since it bears the name that the contract gives to the function.
 """
+
+import sys
+from types import ModuleType
+from typing import Any
 
 from pxtools.kalman.api import kalman
 from pxtools.kalman.arima import arima
@@ -54,3 +59,13 @@ __all__ = [
     "start_stream",
     "trigonometric_seasonal",
 ]
+
+
+class _Callable(ModuleType):
+    """This package, callable as its function of the same name."""
+
+    def __call__(self, *args: Any, **options: Any) -> FilterResult:
+        return kalman(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

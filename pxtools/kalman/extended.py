@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array, as_covariances, as_vectors
@@ -48,27 +47,15 @@ class ExtendedModel:
     initial_mean: Array
     initial_cov: Array
 
-    if TYPE_CHECKING:
-        # taken are whatever NumPy makes arrays of; the fields hold the arrays
-        def __init__(  # noqa: PLR0917 - those of the dataclass
-            self,
-            transition: Function,
-            observation: Function,
-            transition_jacobian: Function,
-            observation_jacobian: Function,
-            process_cov: ArrayLike,
-            observation_cov: ArrayLike,
-            initial_mean: ArrayLike,
-            initial_cov: ArrayLike,
-        ) -> None: ...
-
     def __post_init__(self) -> None:
         mean = np.atleast_1d(np.asarray(self.initial_mean, dtype=float))
         n = mean.size
         object.__setattr__(self, "initial_mean", as_vectors("initial_mean", mean, n)[0])
         object.__setattr__(self, "initial_cov", as_covariances("initial_cov", self.initial_cov, n)[0])
         object.__setattr__(self, "process_cov", as_covariances("process_cov", self.process_cov, n)[0])
-        object.__setattr__(self, "observation_cov", as_covariances("observation_cov", self.observation_cov, None)[0])
+        object.__setattr__(
+            self, "observation_cov", as_covariances("observation_cov", self.observation_cov, None)[0]
+        )
         _shaped("transition", self.transition(mean), (n,))
         _shaped("observation", self.observation(mean), (self.n_obs,))
         _shaped("transition_jacobian", self.transition_jacobian(mean), (n, n))
@@ -134,15 +121,20 @@ class ExtendedModel:
             raise PxUsageError(
                 f"The expressions hold {names}, not among the states.\nGive numbers: `expr.subs(symbol, 1.0)`."
             )
-        f, h, f_jacobian, h_jacobian = (
-            _compiled(sympy, list(states), part, i > 1)
-            for i, part in enumerate((f, h, f.jacobian(list(states)), h.jacobian(list(states))))
+        symbols = list(states)
+        return cls(
+            _compiled(sympy, symbols, f, False),
+            _compiled(sympy, symbols, h, False),
+            _compiled(sympy, symbols, f.jacobian(symbols), True),
+            _compiled(sympy, symbols, h.jacobian(symbols), True),
+            **parts,
         )
-        return cls(f, h, f_jacobian, h_jacobian, **parts)
 
 
 def _compiled(sympy: Any, states: list[Any], expressions: Any, is_matrix: bool) -> Function:
-    function = sympy.lambdify(states, expressions.tolist() if is_matrix else list(expressions), "numpy", cse=True)
+    function = sympy.lambdify(
+        states, expressions.tolist() if is_matrix else list(expressions), "numpy", cse=True
+    )
     return lambda x: np.array(function(*x), dtype=float)
 
 
@@ -197,7 +189,9 @@ def extended_filter(model: ExtendedModel, observations: Any) -> ExtendedResult:
         raise PxUsageError("The extended filter takes one series at a time.")
     y, n = observed.values, model.n_states
     n_steps = y.shape[1]
-    pm, pc, fm, fc = (np.empty((n_steps + k, *s)) for k, s in ((1, (n,)), (1, (n, n)), (0, (n,)), (0, (n, n))))
+    pm, pc, fm, fc = (
+        np.empty((n_steps + k, *s)) for k, s in ((1, (n,)), (1, (n, n)), (0, (n,)), (0, (n, n)))
+    )
     log_lik = np.empty(n_steps)
     none, zero = np.zeros((1, n, n)), np.zeros((1, n))
     x, P = model.initial_mean, model.initial_cov
@@ -224,5 +218,7 @@ def extended_filter(model: ExtendedModel, observations: Any) -> ExtendedResult:
 def _finite(name: str, value: Any, t: int) -> Array:
     array = np.asarray(value, dtype=float)
     if not np.isfinite(array).all():
-        raise PxUsageError(f"`{name}` is not finite at step {t}: the filter has left the region where the model holds.")
+        raise PxUsageError(
+            f"`{name}` is not finite at step {t}: the filter has left the region where the model holds."
+        )
     return array

@@ -37,7 +37,9 @@ def kinds_of(initial: str | Sequence[str], n_states: int) -> tuple[str, ...]:
                 f"`initial` is {kind!r}; it must be one of {', '.join(KINDS)}.{nearest(str(kind), KINDS)}"
             )
     if len(kinds) != n_states:
-        raise PxUsageError(f"`initial` names {len(kinds)} states, the model has {n_states}. Name one kind for each.")
+        raise PxUsageError(
+            f"`initial` names {len(kinds)} states, the model has {n_states}. Name one kind for each."
+        )
     return kinds
 
 
@@ -48,7 +50,6 @@ def initial_state(
     transition: Array,
     state_noise: Array,
     intercept: Array,
-    *,
     approximate_variance: float,
 ) -> InitialState:
     """Return mean, covariance and diffuse covariance of the first predicted state.
@@ -66,7 +67,9 @@ def initial_state(
     if stationary.size:
         _check_closed(transition, stationary)
         block = np.ix_(stationary, stationary)
-        mean[stationary], cov[block] = stationary_moments(transition[block], state_noise[block], intercept[stationary])
+        mean[stationary], cov[block] = stationary_moments(
+            transition[block], state_noise[block], intercept[stationary]
+        )
     return InitialState(mean, cov, np.diag((which == "diffuse").astype(float)))
 
 
@@ -81,7 +84,7 @@ def stationary_moments(transition: Array, state_noise: Array, intercept: Array) 
     from scipy.linalg import solve_discrete_lyapunov
 
     cov = solve_discrete_lyapunov(transition, state_noise)
-    mean = np.asarray(np.linalg.solve(np.eye(len(transition)) - transition, intercept), dtype=np.float64)
+    mean: Array = np.linalg.solve(np.eye(len(transition)) - transition, intercept).astype(np.float64)
     return mean, (cov + cov.T) / 2
 
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from pxtools.errors import PxUsageError, nearest
 from pxtools.kalman.checks import (
@@ -75,40 +74,21 @@ class StateSpaceModel:
     StateSpaceModel(n_states=1, n_obs=1, initial=diffuse)
     """
 
-    transition_matrix: Array
-    observation_matrix: Array
-    process_cov: Array
-    observation_cov: Array
-    initial_mean: Array | None = None
-    initial_cov: Array | None = None
+    # array_like in, read-only arrays out
+    transition_matrix: Any
+    observation_matrix: Any
+    process_cov: Any
+    observation_cov: Any
+    initial_mean: Any = None
+    initial_cov: Any = None
     initial: str | Sequence[str] | None = None
     approximate_variance: float = APPROXIMATE_VARIANCE
-    transition_intercept: Array | None = None
-    observation_intercept: Array | None = None
-    selection_matrix: Array | None = None
+    transition_intercept: Any = None
+    observation_intercept: Any = None
+    selection_matrix: Any = None
     state_names: Sequence[str] | None = None
     obs_names: Sequence[str] | None = None
     index: Any = None
-
-    if TYPE_CHECKING:
-        # taken are whatever NumPy makes arrays of; the fields hold the arrays
-        def __init__(  # noqa: PLR0917 - those of the dataclass
-            self,
-            transition_matrix: ArrayLike,
-            observation_matrix: ArrayLike,
-            process_cov: ArrayLike,
-            observation_cov: ArrayLike,
-            initial_mean: ArrayLike | None = None,
-            initial_cov: ArrayLike | None = None,
-            initial: str | Sequence[str] | None = None,
-            approximate_variance: float = APPROXIMATE_VARIANCE,
-            transition_intercept: ArrayLike | None = None,
-            observation_intercept: ArrayLike | None = None,
-            selection_matrix: ArrayLike | None = None,
-            state_names: Sequence[str] | None = None,
-            obs_names: Sequence[str] | None = None,
-            index: Any = None,
-        ) -> None: ...
 
     def __post_init__(self) -> None:
         parts = _checked(self)
@@ -125,28 +105,30 @@ class StateSpaceModel:
     @property
     def parts(self) -> dict[str, Array]:
         """The matrices by letter, each with a leading axis of length 1 or n_steps."""
-        return self._parts  # type: ignore[attr-defined] # no field: set by __post_init__
+        return self._parts  # type: ignore[attr-defined, no-any-return]
 
     @property
     def n_states(self) -> int:
         """Number of states."""
-        return self.parts["F"].shape[1]
+        return int(self.parts["F"].shape[1])
 
     @property
     def n_obs(self) -> int:
         """Number of observed series in a row."""
-        return self.parts["H"].shape[1]
+        return int(self.parts["H"].shape[1])
 
     @property
     def n_noise(self) -> int:
         """Number of process disturbances."""
-        return self.parts["Q"].shape[1]
+        return int(self.parts["Q"].shape[1])
 
     @cached_property
     def n_steps(self) -> int | None:
         """Number of steps of a time-varying model, None of a constant one."""
         names = {**LETTERS}
-        return common_steps({names[letter]: len(part) for letter, part in self.parts.items() if letter in names})
+        return common_steps(
+            {names[letter]: len(part) for letter, part in self.parts.items() if letter in names}
+        )
 
     @cached_property
     def state_noise(self) -> Array:
@@ -171,7 +153,7 @@ class StateSpaceModel:
             parts["F"][0],
             self.state_noise[0],
             parts["c"][0],
-            approximate_variance=self.approximate_variance,
+            self.approximate_variance,
         )
         return InitialState(*(freeze(part) for part in state))
 
@@ -214,7 +196,9 @@ def _checked(model: StateSpaceModel) -> dict[str, Array]:
     F = as_matrices("transition_matrix", model.transition_matrix, None, None)
     n = F.shape[1]
     if F.shape[2] != n or n == 0:
-        raise PxUsageError(f"`transition_matrix` has shape {np.shape(model.transition_matrix)}; it must be square.")
+        raise PxUsageError(
+            f"`transition_matrix` has shape {np.shape(model.transition_matrix)}; it must be square."
+        )
     H = as_matrices("observation_matrix", model.observation_matrix, None, n)
     m = H.shape[1]
     G = np.eye(n)[None]
@@ -240,10 +224,12 @@ def _kinds(model: StateSpaceModel, n: int) -> tuple[str, ...]:
         if len(mean) != 1:
             raise PxUsageError(f"`initial_mean` has shape {np.shape(model.initial_mean)}; it must be ({n},).")
         object.__setattr__(model, "initial_mean", freeze(mean[0]))
-    if model.initial_cov is not None:
+    if given:
         cov = as_covariances("initial_cov", model.initial_cov, n)
         if len(cov) != 1:
-            raise PxUsageError(f"`initial_cov` has shape {np.shape(model.initial_cov)}; it must be ({n}, {n}).")
+            raise PxUsageError(
+                f"`initial_cov` has shape {np.shape(model.initial_cov)}; it must be ({n}, {n})."
+            )
         object.__setattr__(model, "initial_cov", freeze(cov[0]))
     if model.initial is None and model.initial_mean is not None and not given:
         raise PxUsageError(
@@ -255,7 +241,9 @@ def _kinds(model: StateSpaceModel, n: int) -> tuple[str, ...]:
         raise PxUsageError('initial="known" needs `initial_cov` (and `initial_mean`, zero when left out).')
     variance = as_array("approximate_variance", model.approximate_variance)
     if variance.ndim or variance <= 0:
-        raise PxUsageError(f"`approximate_variance` is {model.approximate_variance!r}; it must be a positive number.")
+        raise PxUsageError(
+            f"`approximate_variance` is {model.approximate_variance!r}; it must be a positive number."
+        )
     return kinds
 
 

@@ -45,7 +45,7 @@ def innovation_cov(result: FilterResult) -> Array:
         first = H[:n] if len(H) > 1 else H
         wide = np.abs(first @ result.filtered.diffuse_cov @ first.swapaxes(-1, -2))
         # where no observation served to end the diffuse phase, what is left of this is round-off
-        used = np.any(result.filtered.diffuse_obs, axis=2)[..., None, None]
+        used = np.asarray(result.filtered.diffuse_obs.any(axis=2))[..., None, None]
         S[:, :n][used & (wide > 1e-9 * wide.max(axis=(-1, -2), keepdims=True))] = np.inf
     return S
 

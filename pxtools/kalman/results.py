@@ -80,7 +80,7 @@ class FilterResult:
     @property
     def n_diffuse_steps(self) -> int:
         """Number of steps before which part of the state's covariance was infinite (the most of all series)."""
-        return self.filtered.diffuse_cov.shape[1]
+        return int(self.filtered.diffuse_cov.shape[1])
 
     @cached_property
     def n_diffuse_obs(self) -> Any:
@@ -93,7 +93,9 @@ class FilterResult:
         steps = self.filtered.log_likelihood
         if not self.diffuse_constant and self.n_diffuse_steps:
             steps = steps.copy()
-            steps[:, : self.n_diffuse_steps] += 0.5 * np.log(2 * np.pi) * self.filtered.diffuse_obs.sum(axis=2)
+            steps[:, : self.n_diffuse_steps] += (
+                0.5 * np.log(2 * np.pi) * self.filtered.diffuse_obs.sum(axis=2)
+            )
         return self._own(steps)
 
     @cached_property
@@ -199,9 +201,15 @@ class FilterResult:
         """Return one of the two-dimensional results as a DataFrame with the index of the observations."""
         from pxtools.kalman.tables import to_frame
 
-        names = [n for n in dir(type(self)) if n.endswith(("_mean", "ations", "residuals", "disturbance", "_steps"))]
+        names = [
+            n
+            for n in dir(type(self))
+            if n.endswith(("_mean", "ations", "residuals", "disturbance", "_steps"))
+        ]
         if name not in names:
-            raise PxUsageError(f"There is no table `{name}`; choose one of {', '.join(names)}.{nearest(name, names)}")
+            raise PxUsageError(
+                f"There is no table `{name}`; choose one of {', '.join(names)}.{nearest(name, names)}"
+            )
         return to_frame(self, name)
 
     def summary(self) -> str:
@@ -237,11 +245,12 @@ def join_results(parts: list[FilterResult]) -> FilterResult:
     if len({part.n_diffuse_steps for part in parts}) > 1:
         parts = [_with_diffuse(part, max(p.n_diffuse_steps for p in parts)) for part in parts]
     arrays = zip(*(part.filtered[:-1] for part in parts), strict=True)
-    n_cancelled = sum(part.filtered.n_cancelled for part in parts)
-    joined = Filtered._make([*(np.concatenate(group) for group in arrays), n_cancelled])
+    joined = Filtered._make([*map(np.concatenate, arrays), sum(p.filtered.n_cancelled for p in parts)])
     values = np.concatenate([part.observed.values for part in parts])
     forms = "/".join(dict.fromkeys(part.form for part in parts))
-    result = parts[0].replace(observed=parts[0].observed._replace(values=values, is_batch=True), filtered=joined)
+    result = parts[0].replace(
+        observed=parts[0].observed._replace(values=values, is_batch=True), filtered=joined
+    )
     result.__dict__.pop("smoothed", None)
     result = replace(result, form=forms, forecasts=None)
     if all("smoothed" in part.__dict__ for part in parts):

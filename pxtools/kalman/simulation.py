@@ -69,7 +69,8 @@ def simulate(
     half_Q, half_R = factors(Q), factors(R)
 
     def at(part: Array, t: int) -> Array:
-        return part[t if len(part) > 1 else 0]
+        now: Array = part[t if len(part) > 1 else 0]
+        return now
 
     for t in range(n_steps):
         noise = rng.normal(size=(n_draws, model.n_obs)) @ at(half_R, t).T
@@ -101,14 +102,17 @@ def simulate_states(result: FilterResult, n_draws: int, *, seed: Any = None) -> 
     if result.observed.is_batch and len(result.observed.values) > 1:
         raise PxUsageError("`simulate_states` takes one series: filter `observations[i]` by itself.")
     if result.filtered.last_diffuse_cov.any():
-        raise PxUsageError("The observations do not determine all states, which therefore have no distribution.")
+        raise PxUsageError(
+            "The observations do not determine all states, which therefore have no distribution."
+        )
     model, y = result.model, result.observed.values
     drawn = simulate(model, y.shape[1], n_draws=n_draws, seed=seed)
     rows = np.where(np.isnan(y), np.nan, drawn.observations)
     form = result.form if result.form in ("univariate", "cholesky", "sqrt", "information") else "auto"
     used, filtered = run_form(system_of(model, n_draws, y.shape[1]), rows, form)
     expected = smooth_filtered(model, Observed(rows, None, None, True), filtered, used).mean
-    return result.smoothed.mean + drawn.states - expected
+    states: Array = result.smoothed.mean + drawn.states - expected
+    return states
 
 
 def _check_counts(model: StateSpaceModel, n_steps: int, n_draws: int) -> None:
@@ -117,6 +121,5 @@ def _check_counts(model: StateSpaceModel, n_steps: int, n_draws: int) -> None:
             raise PxUsageError(f"`{name}` is {value!r}; it must be a positive integer.")
     if model.n_steps is not None and model.n_steps < n_steps:
         raise PxUsageError(
-            f"The model's matrices cover {model.n_steps} steps, {n_steps} are to be drawn.\n"
-            "Give it more, or draw fewer."
+            f"The model's matrices cover {model.n_steps} steps, {n_steps} are to be drawn.\nGive it more, or draw fewer."
         )

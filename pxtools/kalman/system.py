@@ -33,7 +33,9 @@ class System(NamedTuple):
     def starting(self, x: Array, P: Array, Pinf: Array | None = None) -> System:
         """Return the system with another state to start from."""
         Pinf = np.zeros_like(P) if Pinf is None else Pinf
-        return self._replace(x=np.ascontiguousarray(x), P=np.ascontiguousarray(P), Pinf=np.ascontiguousarray(Pinf))
+        return self._replace(
+            x=np.ascontiguousarray(x), P=np.ascontiguousarray(P), Pinf=np.ascontiguousarray(Pinf)
+        )
 
 
 def system_of(model: StateSpaceModel, n_series: int, n_steps: int) -> System:
@@ -65,10 +67,12 @@ def after_diffuse(system: System, y: Array, proper: Callable[[System, Array], Fi
             break
     if n_diffuse >= n_steps:
         return start
-    rest = system.between(n_diffuse).starting(start.predicted_mean[:, n_diffuse], start.predicted_cov[:, n_diffuse])
+    rest = system.between(n_diffuse).starting(
+        start.predicted_mean[:, n_diffuse], start.predicted_cov[:, n_diffuse]
+    )
     return _joined(start, proper(rest, np.ascontiguousarray(y[:, n_diffuse:])), n_diffuse)
 
 
 def _joined(start: Filtered, rest: Filtered, n: int) -> Filtered:
     moments = (np.concatenate([a[:, :n], b], axis=1) for a, b in zip(start[:5], rest[:5], strict=True))
-    return Filtered._make([*moments, *start[5:-1], start.n_cancelled + rest.n_cancelled])
+    return Filtered._make([*moments, *start[5:9], start.n_cancelled + rest.n_cancelled])

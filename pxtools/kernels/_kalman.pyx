@@ -66,6 +66,28 @@ cdef extern from "kalman_sizes.h" nogil:
     long smoother_doubles(Py_ssize_t n, Py_ssize_t m)
 
 
+cdef bint _is_diagonal(const double[:, :, ::1] matrices) noexcept nogil:
+    cdef Py_ssize_t t, i, j
+    for t in range(matrices.shape[0]):
+        for i in range(matrices.shape[1]):
+            for j in range(matrices.shape[2]):
+                if i != j and matrices[t, i, j] != 0.0:
+                    return False
+    return True
+
+
+cdef _ranks(const double[:, :, ::1] Pinf):
+    """Numbers of infinite directions, by counting where that is all it takes."""
+    if not _is_diagonal(Pinf):
+        return np.linalg.matrix_rank(Pinf, hermitian=True).astype(np.intc)
+    cdef int[::1] ranks = np.zeros(Pinf.shape[0], dtype=np.intc)
+    cdef Py_ssize_t s, i
+    for s in range(Pinf.shape[0]):
+        for i in range(Pinf.shape[1]):
+            ranks[s] += Pinf[s, i, i] > 0.0
+    return ranks
+
+
 cdef class _Model:
     """Own the memory that a C `Model` points into."""
 
@@ -90,8 +112,8 @@ cdef class _Model:
         self.model.c, self.model.c_step = &c_[0, 0], 0 if c_.shape[0] == 1 else n
         self.model.d, self.model.d_step = &d_[0, 0] if m else NULL, 0 if d_.shape[0] == 1 else m
         self.model.is_constant = F_.shape[0] == 1 and H_.shape[0] == 1 and Q_.shape[0] == 1 and R_.shape[0] == 1
-        self.model.is_diagonal = np.count_nonzero(R) == np.count_nonzero(np.diagonal(R, axis1=1, axis2=2))
-        self.model.is_sparse = F_.shape[0] == 1 and n > 6 and 3 * np.count_nonzero(F) < n * n
+        self.model.is_diagonal = _is_diagonal(R_)
+        self.model.is_sparse = n > 6 and F_.shape[0] == 1 and 3 * np.count_nonzero(F) < n * n
         if self.model.is_sparse:
             self._set_sparse(&self.model.by_rows, F[0])
             self._set_sparse(&self.model.by_columns, F[0].T)
@@ -120,10 +142,8 @@ def univariate_filter(const double[:, :, ::1] y, F, H, Q, R, c, d, const double[
         raise ValueError("x and P need one entry for each series")
     if (Pinf.shape[0], Pinf.shape[1], Pinf.shape[2]) != (n_series, n, n):
         raise ValueError("Pinf needs one entry for each series")
-    is_diffuse = bool(np.any(Pinf))
-    cdef int[::1] left = np.zeros(n_series, dtype=np.intc)
-    if is_diffuse:
-        left = np.linalg.matrix_rank(Pinf, hermitian=True).astype(np.intc)
+    cdef int[::1] left = _ranks(Pinf)
+    is_diffuse = any(left)
     # zeros that are never touched cost no memory
     kept = n_steps if is_diffuse else 0
     cdef double[:, :, ::1] pm = np.empty((n_series, n_steps + 1, n)), fm = np.empty((n_series, n_steps, n))

@@ -1,18 +1,17 @@
-from numpy import float64
-from numpy.typing import NDArray
+"""Types of the compiled twins of `kalman_numpy`."""
 
-from pxtools.kernels.kalman_results import Filtered
+from pxtools.kernels.kalman_results import Array, Filtered
 
 def cholesky_filter(
-    y: NDArray[float64],
-    F: NDArray[float64],
-    H: NDArray[float64],
-    Q: NDArray[float64],
-    R: NDArray[float64],
-    c: NDArray[float64],
-    d: NDArray[float64],
-    x: NDArray[float64],
-    P: NDArray[float64],
-    Pinf: NDArray[float64],
+    y: Array,
+    F: Array,
+    H: Array,
+    Q: Array,
+    R: Array,
+    c: Array,
+    d: Array,
+    x: Array,
+    P: Array,
+    Pinf: Array,
     steady: bool = True,
 ) -> Filtered: ...

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from pxtools.kernels import kalman_numpy
+from pxtools.kernels.kalman_results import Array, Filtered
+
 #: "compiled" or "numpy"
 TIER = "compiled"
 
 try:
     from pxtools.kernels._kalman import univariate_filter, univariate_smoother
 except ImportError:  # not compiled here, or shipped to an engine as source
-    from pxtools.kernels.kalman_numpy import univariate_filter, univariate_smoother
-
+    univariate_filter = kalman_numpy.univariate_filter
+    univariate_smoother = kalman_numpy.univariate_smoother
     TIER = "numpy"
 
-try:
-    from pxtools.kernels._kalman_blas import cholesky_filter
-except ImportError:
-    from pxtools.kernels.kalman_numpy import cholesky_filter
+
+def cholesky_filter(
+    y: Array,
+    F: Array,
+    H: Array,
+    Q: Array,
+    R: Array,
+    c: Array,
+    d: Array,
+    x: Array,
+    P: Array,
+    Pinf: Array,
+    steady: bool = True,
+) -> Filtered:
+    """Filter a row at once: see `kalman_numpy.cholesky_filter`. SciPy's BLAS is loaded by the first call."""
+    try:
+        from pxtools.kernels._kalman_blas import cholesky_filter as best
+    except ImportError:
+        best = kalman_numpy.cholesky_filter
+    return best(y, F, H, Q, R, c, d, x, P, Pinf, steady)
+
 
 __all__ = ["TIER", "cholesky_filter", "univariate_filter", "univariate_smoother"]

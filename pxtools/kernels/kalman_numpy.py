@@ -121,7 +121,8 @@ def _stacked(parts: list[Any], one: Any) -> Any:
 
 
 def _at(part: Array, t: int) -> Array:
-    return part[t if len(part) > 1 else 0]
+    now: Array = part[t if len(part) > 1 else 0]
+    return now
 
 
 def _carried(P: Array, F: Array) -> Array:
@@ -130,7 +131,8 @@ def _carried(P: Array, F: Array) -> Array:
 
 
 def _trace(P: Array) -> Array:
-    return np.einsum("sii->s", P)
+    total: Array = np.einsum("sii->s", P)
+    return total
 
 
 def _outer(a: Array, b: Array) -> Array:
@@ -199,7 +201,9 @@ def _update(
         K = np.where(proper, Mstar.T / np.where(proper, fstar, 1.0), 0.0).T
         x += K * v[:, None]
         P -= _outer(K, Mstar)
-        log_lik -= np.where(proper, 0.5 * (LOG_2PI + np.log(np.where(proper, fstar, 1.0)) + K_square(v, fstar)), 0.0)
+        log_lik -= np.where(
+            proper, 0.5 * (LOG_2PI + np.log(np.where(proper, fstar, 1.0)) + K_square(v, fstar)), 0.0
+        )
     P += P.transpose(0, 2, 1).copy()
     P /= 2
     return cancelled
@@ -286,7 +290,8 @@ def univariate_smoother(
 
 
 def _times(P: Array, r: Array) -> Array:
-    return np.einsum("sij,sj->si", P, r)
+    product: Array = np.einsum("sij,sj->si", P, r)
+    return product
 
 
 class _Step(NamedTuple):
@@ -365,7 +370,9 @@ def cholesky_filter(
                 V = np.linalg.solve(L, np.column_stack([W, y[s, t, here] - _at(d, t)[here] - Ht @ mean]))
                 V, v = V[:, :-1], V[:, -1]
                 mean, cov = mean + V.T @ v, cov - V.T @ V
-                out.log_likelihood[s, t] = -0.5 * (len(v) * LOG_2PI + 2 * np.log(np.diagonal(L)).sum() + v @ v)
+                out.log_likelihood[s, t] = -0.5 * (
+                    len(v) * LOG_2PI + 2 * np.log(np.diagonal(L)).sum() + v @ v
+                )
             cov = (cov + cov.T) / 2
             out.filtered_mean[s, t], out.filtered_cov[s, t] = mean, cov
             mean = _at(F, t) @ mean + _at(c, t)
@@ -380,4 +387,6 @@ def _cholesky_at(S: Array, t: int) -> Array:
     try:
         return np.asarray(np.linalg.cholesky(S), dtype=np.float64)
     except np.linalg.LinAlgError:
-        raise np.linalg.LinAlgError(f"the innovation covariance at step {t} is not positive definite") from None
+        raise np.linalg.LinAlgError(
+            f"the innovation covariance at step {t} is not positive definite"
+        ) from None

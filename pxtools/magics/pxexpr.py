@@ -48,11 +48,11 @@ class PxExpr(PxMagics):
             raise PxUsageError(f"`{args.name}` is no name for a function. Write `%%pxexpr update`, formulas below.")
         if args.source and not args.explain:
             raise PxUsageError("`--source` belongs to `--explain`: `%%pxexpr update --explain --source python`.")
+        problem = expr.parse_cell(cell, assume=args.assume, sizes=args.sizes)
         formula = expr.compile(
-            cell,
-            assumptions=False if args.no_assume else args.assume,
+            problem,
+            assumptions=False if args.no_assume else None,
             name=args.name,
-            sizes=args.sizes,
             blocks=int(args.blocks) if args.blocks.isdigit() else args.blocks,
             form=args.form,
             dtype=args.dtype,

@@ -54,7 +54,9 @@ def test_standard_errors_are_those_of_the_observed_information():
             if a == b:
                 information[i, j] = -(at(**{a: 1}) - 2 * at() + at(**{a: -1})) / step[a] ** 2
             else:
-                information[i, j] = -(corners[0] - corners[1] - corners[2] + corners[3]) / (4 * step[a] * step[b])
+                information[i, j] = -(corners[0] - corners[1] - corners[2] + corners[3]) / (
+                    4 * step[a] * step[b]
+                )
     wanted = np.sqrt(np.diag(np.linalg.inv(information)))
     np.testing.assert_allclose(list(fit.standard_errors.values()), wanted, rtol=1e-2)
 
@@ -175,11 +177,12 @@ def test_em_stops_where_the_gradient_is_zero():
         assert abs(at(1) - at(-1)) / 2e-4 < 1e-4
 
 
-def test_em_equals_pykalman_with_all_its_defaults():
+@pytest.mark.parametrize("matrices", [False, True])
+def test_em_equals_pykalman(matrices):
     pykalman = pytest.importorskip("pykalman", reason="pykalman is the witness here")
     model = em_model()
     y = em_data(0.0)[0]
-    fit = fit_model(model, y, "em", until="gain<-1 iterations>3")
+    fit = fit_model(model, y, "em", em_matrices=ALL if matrices else None, until="gain<-1 iterations>3")
     theirs = pykalman.KalmanFilter(
         model.transition_matrix,
         model.observation_matrix,
@@ -190,12 +193,17 @@ def test_em_equals_pykalman_with_all_its_defaults():
         model.initial_mean,
         model.initial_cov,
         em_vars=[
-            "transition_covariance",
-            "observation_covariance",
-            "initial_state_mean",
-            "initial_state_covariance",
+            *["transition_matrices", "observation_matrices"][: 2 * matrices],
+            *[
+                "transition_covariance",
+                "observation_covariance",
+                "initial_state_mean",
+                "initial_state_covariance",
+            ],
         ],
     ).em(np.ma.masked_invalid(y), n_iter=3)
+    np.testing.assert_allclose(fit.model.transition_matrix, theirs.transition_matrices, atol=1e-10)
+    np.testing.assert_allclose(fit.model.observation_matrix, theirs.observation_matrices, atol=1e-10)
     np.testing.assert_allclose(fit.model.process_cov, theirs.transition_covariance, atol=1e-10)
     np.testing.assert_allclose(fit.model.observation_cov, theirs.observation_covariance, atol=1e-10)
     np.testing.assert_allclose(fit.model.initial_mean, theirs.initial_state_mean, atol=1e-10)
@@ -218,7 +226,9 @@ def test_em_takes_time_varying_transitions():
 
 
 def test_em_on_a_diffuse_model_leaves_the_start_alone():
-    fit = fit_model(local_level(1000.0, observation_var=10_000.0), NILE, "em", until="gain<1e-9 iterations>3000")
+    fit = fit_model(
+        local_level(1000.0, observation_var=10_000.0), NILE, "em", until="gain<1e-9 iterations>3000"
+    )
     assert fit.model.initial == ("diffuse",)
     assert fit.log_likelihood == pytest.approx(-633.46456, abs=1e-3)
 

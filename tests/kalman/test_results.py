@@ -30,6 +30,21 @@ def test_one_call_filters_smooths_and_forecasts():
     np.testing.assert_allclose(width, 0.6744897501960817)
 
 
+def test_the_package_is_the_plain_twin_of_the_magic():
+    import pxtools
+
+    assert pxtools.kalman(MODEL, NILE).log_likelihood == kalman(MODEL, NILE).log_likelihood
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = "import sys, pxtools.kalman; print([m for m in ('scipy.linalg', 'pandas', 'matplotlib', 'sympy') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
+
+
 def test_shapes_of_one_series_and_of_a_batch():
     model, y = random_model(1, 3, 2), random_rows(1, 7, 2)
     one, batch = filter_series(model, y), filter_series(model, np.stack([y, y]))
@@ -115,7 +130,9 @@ def test_tables_keep_index_and_names():
     assert list(result.to_frame("innovations").columns) == ["a", "b"]
     assert list(result.to_frame("smoothed_mean").columns) == ["level"]
     assert str(result.to_frame("predicted_mean").index[-1]) == "1971"
-    assert list(result.forecasts.to_frame().columns) == [f"{c} {w}" for c in "ab" for w in ("mean", "lower", "upper")]
+    assert list(result.forecasts.to_frame().columns) == [
+        f"{c} {w}" for c in "ab" for w in ("mean", "lower", "upper")
+    ]
     assert str(result.forecasts.to_frame().index[0]) == "1971"
     with pytest.raises(PxUsageError, match="batch"):
         kalman(model, np.stack([frame, frame])).to_frame()

@@ -79,7 +79,6 @@ def fit_ml(
     starts: int,
     seed: int,
     form: str,
-    *,
     map: Callable[..., Iterable[Any]],
 ) -> Fit:
     """Climb from every start and keep the highest: see `fit_model`."""
@@ -87,9 +86,13 @@ def fit_ml(
         raise PxUsageError(f"`starts` is {starts}; at least one start is needed.")
     scale = variance_scale(values)
     first = model.start(scale)
-    units = np.array([_unit(mark.lower, mark.upper, first[name], scale) for name, mark in model.parameters.items()])
+    units = np.array(
+        [_unit(mark.lower, mark.upper, first[name], scale) for name, mark in model.parameters.items()]
+    )
     problem = Problem(model, values, units, form)
-    place = np.array([m.to_line(first[name], u) for (name, m), u in zip(model.parameters.items(), units, strict=True)])
+    place = np.array(
+        [m.to_line(first[name], u) for (name, m), u in zip(model.parameters.items(), units, strict=True)]
+    )
     places = [place, *(place + _shift(seed, k, len(place)) for k in range(1, starts))]
     climbs = list(map(climb, [problem] * starts, places, [until] * starts))
     best = max(climbs, key=lambda one: one.log_likelihood)
@@ -131,7 +134,7 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
         return Climb(start, places, (start,), False, "the start has no finite log-likelihood")
     path, gradient_goal, gain_goal = [start], until.goal("gradient", 1e-7), until.goals.get("gain")
     reason = until.limit_reached(0, MAX_ITERATIONS)
-    last = (places, start)
+    last_places, last_value = places, start
 
     def objective(place: Array) -> float:
         value = problem.log_likelihood(place)
@@ -139,9 +142,9 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
         return -per_value * value if np.isfinite(value) else per_value * abs(start) + 1e3
 
     def after_step(intermediate_result: Any) -> None:
-        nonlocal reason, last
-        path.append(-intermediate_result.fun / per_value)
-        last = (np.array(intermediate_result.x), path[-1])
+        nonlocal reason, last_places, last_value
+        path.append(float(-intermediate_result.fun / per_value))
+        last_places, last_value = np.array(intermediate_result.x), path[-1]
         if gain_goal is not None and path[-1] - path[-2] < gain_goal:
             reason = f"the last iteration gained less than {gain_goal:g}"
         reason = reason or until.limit_reached(len(path) - 1, MAX_ITERATIONS)
@@ -158,13 +161,13 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
         callback=after_step,
         options={"gtol": gradient_goal, "maxiter": 10 * MAX_ITERATIONS},
     )
-    if not reason and -end.fun / per_value >= last[1]:
-        last = (end.x, -end.fun / per_value)
+    if not reason and -end.fun / per_value >= last_value:
+        last_places, last_value = end.x, float(-end.fun / per_value)
     # BFGS calls it a loss of precision when the line search can gain no more: at a maximum that is convergence
     is_flat = end.status == 2 and np.abs(end.jac).max() < 1e-4
     converged = bool(end.success or is_flat) if not reason else "gained" in reason
     message = reason or ("converged" if converged else f"not converged: {end.message}")
-    return Climb(float(last[1]), np.asarray(last[0]), tuple(path), converged, message)
+    return Climb(last_value, last_places, tuple(path), converged, message)
 
 
 def _fit(problem: Problem, best: Climb) -> Fit:
@@ -213,6 +216,6 @@ def _second(problem: Problem, places: Array, steps: Array, i: int, j: int, top: 
         return problem.log_likelihood(place)
 
     if i == j:
-        return (at((i, 1)) - 2 * top + at((i, -1))) / steps[i] ** 2
+        return float((at((i, 1)) - 2 * top + at((i, -1))) / steps[i] ** 2)
     corners = at((i, 1), (j, 1)) - at((i, 1), (j, -1)) - at((i, -1), (j, 1)) + at((i, -1), (j, -1))
-    return corners / (4 * steps[i] * steps[j])
+    return float(corners / (4 * steps[i] * steps[j]))

@@ -24,7 +24,7 @@ def run(system: System, y: Array, steady: bool = True) -> Filtered:
 
 def _lower(rows: Array) -> Array:
     """Return the lower triangle L with `L L' = rows rows'`, by QR of the transpose."""
-    L = np.asarray(np.linalg.qr(rows.T, mode="r")).T  # R alone: NumPy's stub promises a pair for every mode
+    L = np.asarray(np.linalg.qr(rows.T, mode="r")).T
     size = rows.shape[0]
     return L if L.shape[1] == size else np.pad(L, ((0, 0), (0, size - L.shape[1])))
 
@@ -39,7 +39,9 @@ def _filter(system: System, y: Array) -> Filtered:
     for s in range(n_series):
         x, S = system.x[s], starts[s]
         for t in range(n_steps):
-            F, H, c, d = (part[t if len(part) > 1 else 0] for part in (system.F, system.H, system.c, system.d))
+            F, H, c, d = (
+                part[t if len(part) > 1 else 0] for part in (system.F, system.H, system.c, system.d)
+            )
             pm[s, t], pc[s, t] = x, S @ S.T
             here = ~np.isnan(y[s, t])
             if here.any():
