@@ -16,12 +16,15 @@ _API = (
     "collect",
     "connect",
     "current_session",
+    "gather",
     "imports",
     "map",
     "parallel",
     "push",
     "run",
     "sample",
+    "scatter",
+    "who",
 )
 
 __all__ = ["__version__", *_API]

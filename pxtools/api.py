@@ -17,10 +17,13 @@ from pxtools.session.mapping import map_on
 from pxtools.session.run import Cell
 from pxtools.session.run import run as _run
 from pxtools.session.sampling import sample as _sample
+from pxtools.session.scatter import gather as _gather
+from pxtools.session.scatter import scatter as _scatter
 from pxtools.session.state import clear as _clear
 from pxtools.session.state import collect as _collect
 from pxtools.session.state import import_ as _import
 from pxtools.session.state import push as _push
+from pxtools.session.state import who as _who
 
 #: the one reference to the session in use; `%load_ext pxtools` puts the notebook's here
 _in_use: list[Session] = []
@@ -82,6 +85,21 @@ def collect(expression: str, *, how: str | None = None, targets: Any = None) -> 
 def clear(*names: str, targets: Any = None) -> dict[int, list[str]]:
     """Delete names on the engines, all of them when none is given."""
     return _clear(current_session(), names, targets=targets)
+
+
+def scatter(name: str, value: Any, **options: Any) -> list[int]:
+    """Cut a sequence into one piece per engine; see `pxtools.session.scatter.scatter`."""
+    return _scatter(current_session(), name, value, **options)
+
+
+def gather(name: str, *, targets: Any = None) -> Any:
+    """Put the engines' pieces of a name together as they were cut."""
+    return _gather(current_session(), name, targets=targets)
+
+
+def who(*, targets: Any = None) -> dict[str, dict[int, dict[str, Any]]]:
+    """Return what each engine holds: name to engine to type, shape, size."""
+    return _who(current_session(), targets=targets)
 
 
 def run(code: str, *, timeout: float | None = None, **options: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ VALUES = {
     "empty": np.empty((0, 3)),
     "0-d": np.array(5.0),
     "a slice": np.arange(60_000.0)[::3],
-    "text": ["a long string %d" % i for i in range(20_000)],
+    "text": [f"a long string {i}" for i in range(20_000)],
     "nested": {"x": {"y": [np.arange(20_000.0), np.arange(10)]}, "z": b"0" * 100_000},
 }
 

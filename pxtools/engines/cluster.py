@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 CLUSTER_FILE_VARIABLE = "PXTOOLS_CLUSTER_FILE"
 
 _START_TIMEOUT_S = 60
+#: how long engines may take to shut down when asked
+_SHUTDOWN_S = 5.0
 
 
 @dataclass
@@ -59,12 +63,27 @@ class Connection:
         self._watch()
         _wait_for(self.client, before + n)
 
-    def stop_engines(self, engine_ids: list[int]) -> None:
-        """Stop some engines by asking them to shut down."""
+    def stop_engines(self, engine_ids: list[int], pids: Mapping[int, int]) -> None:
+        """Stop some engines: ask them to shut down, then end those that do not.
+
+        Parameters
+        ----------
+        pids
+            Process ids of the engines that run on this host.
+        """
         self.client.shutdown(targets=engine_ids, block=False)
-        deadline = time.monotonic() + 10
+        if self._wait_until_gone(engine_ids, _SHUTDOWN_S):
+            return
+        for engine_id in set(engine_ids) & set(self.client.ids) & pids.keys():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pids[engine_id], signal.SIGKILL)
+        self._wait_until_gone(engine_ids, _SHUTDOWN_S)
+
+    def _wait_until_gone(self, engine_ids: list[int], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
         while set(engine_ids) & set(self.client.ids) and time.monotonic() < deadline:
             time.sleep(0.02)
+        return not set(engine_ids) & set(self.client.ids)
 
     def close(self) -> None:
         """Leave the cluster; stop it if it is ours."""

@@ -14,6 +14,7 @@ import shutil
 import signal
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,7 @@ def _timeout_message(timeout_s: float, engines: list[int], stuck: list[int]) -> 
 
 
 def _stuck_message(stuck: list[int]) -> str:
-    return f"{name_engines(stuck)} cannot be interrupted. Replace: `%pxcluster restart`."
+    return f"{name_engines(stuck)} cannot be interrupted. Replace: `%pxcluster restart -t {','.join(map(str, stuck))}`."
 
 
 def name_engines(engine_ids: Iterable[int]) -> str:
@@ -159,6 +160,7 @@ class Wire:
         self.name = (platform.node(), os.getpid(), uuid.uuid4().hex)
         #: large arrays go to engines of this host through files in here
         self.folder = sharing.make_folder()
+        self._calls: weakref.WeakSet[Call] = weakref.WeakSet()
         #: called with a line when an engine is lost while others still work
         self.on_loss: Callable[[str], None] = lambda line: None
         connection.remove_at_end(self.folder, sharing.disk_path(self.folder))
@@ -184,7 +186,8 @@ class Wire:
         said = {}
         for i, reply in self.call("pxtools.remote.engine.describe", messages).items():
             if reply.answer is None:
-                raise PxClusterError(f"engine {i} does not answer: {reply.lost or reply.failure}")
+                why = reply.lost or "{type}: {message}".format_map(reply.failure or {})
+                raise PxClusterError(f"engine {i} cannot be used ({why}).\nReplace it: `%pxcluster restart`.")
             said[i] = reply.answer
         return said
 
@@ -226,7 +229,9 @@ class Wire:
             for engine_id, lent in zip(engines, lents, strict=True):
                 results[engine_id] = self._apply(engine_id, _call, function, data, lent, folder)
                 results[engine_id].pxtools_lent = lent
-        return Call(self, {engine_id: results[engine_id] for engine_id in messages})
+        call = Call(self, {engine_id: results[engine_id] for engine_id in messages})
+        self._calls.add(call)
+        return call
 
     def _shares_memory(self, engine_id: int) -> bool:
         return bool(self.engines.get(engine_id, {}).get("shares_memory"))
@@ -259,9 +264,10 @@ class Wire:
         self.connection.close()
 
     def busy(self, engines: list[int]) -> list[int]:
-        """Return those of the engines that have work under way, by what the hub knows."""
+        """Return those of the engines that have work under way: ours, or others' by what the hub knows."""
+        ours = {i for call in list(self._calls) for i, result in call.pending.items() if not result.done()}
         queues = self.client.queue_status(verbose=False)
-        return [i for i in engines if queues.get(i, {}).get("queue") or queues.get(i, {}).get("tasks")]
+        return [i for i in engines if i in ours or queues.get(i, {}).get("queue") or queues.get(i, {}).get("tasks")]
 
     def interrupt(self, engines: list[int]) -> None:
         """Send SIGINT to engines through the process that watches over each."""

@@ -7,10 +7,9 @@ import ast
 import io
 import itertools
 import keyword
-import re
 import tokenize
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -63,8 +62,8 @@ def read_line(magic: Any, line: str, check: Callable[[str], object] | None = Non
     Parameters
     ----------
     check
-        Raises `PxUsageError` for a rest that cannot be read. With it, options may also follow the rest: they are
-        looked for only when the rest as a whole cannot be read, for `a -t` may mean a difference.
+        Raises `PxUsageError` for a rest that cannot be read. With it, options may also follow the rest. Short ones
+        are looked for only when the rest as a whole cannot be read, for `a -t` may mean a difference.
 
     Raises
     ------
@@ -92,27 +91,40 @@ def read_line(magic: Any, line: str, check: Callable[[str], object] | None = Non
 def _with_options_behind(
     parser: Any, before: list[str], args: argparse.Namespace, check: Callable[[str], object]
 ) -> argparse.Namespace:
-    try:
-        check(args.rest)
-        return args
-    except PxUsageError as error:
-        failure = error
-    for match in re.finditer(r"\s(--?[A-Za-z][\w-]*)", args.rest):
-        rest, behind = args.rest[: match.start()], args.rest[match.start() :]
-        try:
-            check(rest)
-        except PxUsageError:
-            continue
-        words = [unquoted(word) for word in split(behind)]
+    for start in _option_starts(args.rest, check):
+        rest, words = args.rest[:start], [unquoted(word) for word in split(args.rest[start:])]
         try:
             again = parser.parse_args([*before, *words])
         except UsageError as error:
             raise _usage_error(parser, str(error), words) from None
         if again.rest:
             raise _usage_error(parser, f"unrecognized arguments: {again.rest[0]}", again.rest)
+        check(rest)
         again.rest = rest.strip()
         return again
-    raise failure
+    check(args.rest)
+    return args
+
+
+def _option_starts(rest: str, check: Callable[[str], object]) -> Iterator[int]:
+    """Yield where options may begin: at ` --word` always, at ` -x` only if it cannot be read otherwise."""
+    position = 0
+    for word in split(rest):
+        position = rest.index(word, position)
+        is_long = word.startswith("--") and word[2:3].isalpha()
+        is_short = word.startswith("-") and word[1:].isalpha()
+        is_short = is_short and not _is_readable(rest, check) and _is_readable(rest[:position], check)
+        if position and (is_long or is_short):
+            yield position
+        position += len(word)
+
+
+def _is_readable(text: str, check: Callable[[str], object]) -> bool:
+    try:
+        check(text)
+        return True
+    except PxUsageError:
+        return False
 
 
 def split(line: str) -> list[str]:

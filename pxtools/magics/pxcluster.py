@@ -29,6 +29,7 @@ class PxCluster(PxMagics):
     @argument("--profile", help="IPython profile of the cluster.")
     @argument("--cluster-id", help="Id of the cluster.")
     @argument("--file", help="connect: cluster-*.json or ipcontroller-client.json.")
+    @argument("-t", "--targets", help="restart: these engines only, as 0 or 0,2; all when left out.")
     @argument("--no-cwd", action="store_true", help="Engines of this host do not follow the notebook's directory.")
     def pxcluster(self, line: str) -> Any:
         """Start, connect to, resize, restart or stop the engines; alone, tell how they stand.
@@ -39,6 +40,7 @@ class PxCluster(PxMagics):
         --------
         >>> %pxcluster start -n 4
         >>> %pxcluster resize -n 2
+        >>> %pxcluster restart -t 0
         >>> %pxcluster
         """
         args = read_line(self.pxcluster, line)
@@ -60,13 +62,13 @@ class PxCluster(PxMagics):
         print(f"{len(self.session.resize(args.n))} engines")
 
     def _restart(self, args: Any) -> None:
-        print(f"{len(self.session.restart())} new engines")
+        print(f"{len(self.session.restart(args.targets))} engines; names that cells made there are gone")
 
     def _stop(self, args: Any) -> None:
         if not self.session.is_connected:
             print("no engines are in use")
             return
-        was_ours = self.session.connection.is_ours
+        was_ours = self.session.is_ours  # asks no engine: this must work when they do not
         self.session.disconnect()
         print("engines stopped" if was_ours else "left the cluster; it goes on, pxtools did not start it")
 

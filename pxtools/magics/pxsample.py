@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 from typing import Any
 
 from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_var_expand
@@ -34,7 +35,7 @@ class PxSample(PxMagics):
     @argument("--seed", type=int, help="Draws are the same for a seed on any number of engines.")
     @argument("--bounds", help="Hard bounds: (low, high), one pair per parameter, or a dict by name.")
     @argument("--scale", type=float, default=1.0, help="Spread of random starts where there are no bounds.")
-    @argument("--scalar", action="store_true", default=None, help="Call the target with one float per parameter.")
+    @argument("--scalar", action=argparse.BooleanOptionalAction, help="Call it with floats, or (--no-scalar) a vector.")
     @argument("--vectorized", action="store_true", help="The target takes (n_points, n_params), returns (n_points,).")
     @argument("--names", help="Parameter names: a,b,c.")
     @argument("--timeout", type=float, help="Stop after so many seconds.")
@@ -53,13 +54,12 @@ class PxSample(PxMagics):
         --------
         >>> %pxsample gaussian --density --initial starts --draws 10000 --seed 1 -o walk
         """
-        args = read_line(self.pxsample, target_last(line))
-        if len(expressions(args.rest)) != 1:
-            raise PxUsageError(f"`{args.rest}`: give one target. Write `%pxsample f --draws 1000`.")
+        args = read_line(self.pxsample, line, one_expression)
+        target = one_expression(args.rest)
         names = self.names(local_ns)
 
         def value(text: str | None) -> Any:
-            return None if text is None else evaluate(expressions(text)[0], names)
+            return None if text is None else evaluate(one_expression(text), names)
 
         def keep(partial: Samples) -> None:
             if args.out is not None:
@@ -68,7 +68,7 @@ class PxSample(PxMagics):
 
         samples = sample(
             self.session,
-            value(args.rest),
+            evaluate(target, names),
             density=args.density,
             scalar=args.scalar,
             vectorized=args.vectorized,
@@ -95,9 +95,14 @@ class PxSample(PxMagics):
         return samples
 
 
-def target_last(line: str) -> str:
-    """Move the target behind the options: `f --draws 10` reads as `--draws 10 f`."""
-    first, _, rest = line.strip().partition(" -")
-    if not rest or first.startswith("-"):
-        return line
-    return f"-{rest} {first}"
+def one_expression(text: str) -> ast.expr:
+    """Read a target or the value of an option.
+
+    Raises
+    ------
+    PxUsageError
+    """
+    found = expressions(text)
+    if len(found) != 1:
+        raise PxUsageError(f"`{text}`: give one target or value. Write `%pxsample f --draws 1000`.")
+    return found[0]

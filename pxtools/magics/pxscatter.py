@@ -35,7 +35,7 @@ class PxScatter(PxMagics):
         >>> %pxscatter A
         >>> %pxscatter --flatten ids=[10, 20, 30, 40]
         """
-        args = read_line(self.pxscatter, options_first(line))
+        args = read_line(self.pxscatter, line, names_and_values)
         names, values = names_and_values(args.rest)
         if not names and not values:
             raise PxUsageError("nothing to scatter. Write `%pxscatter A` or `%pxscatter a=range(16)`.")
@@ -44,9 +44,3 @@ class PxScatter(PxMagics):
         pieces |= {name: evaluate(node, known) for name, node in values.items()}
         for name, value in pieces.items():
             scatter(self.session, name, value, axis=args.axis, flatten=args.flatten, targets=args.targets)
-
-
-def options_first(line: str) -> str:
-    """Move options that stand behind the names to the front: `A --flatten` reads as `--flatten A`."""
-    first, separator, rest = line.strip().partition(" --")
-    return f"--{rest} {first}" if separator and not first.startswith("-") else line

@@ -18,7 +18,7 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pxtools.remote import failures, importer
@@ -87,14 +87,30 @@ class Engine:
         content = self._digest_if_small(value)
         return content is None or content != self._digest_if_small(self.namespace[name])
 
-    def seed(self, seed: int, key: int) -> None:
-        """Start the streams of piece of work `key`: `px_rng`, `random`, and NumPy's global generator."""
+    def seed(self, seed: int, *key: int) -> None:
+        """Start the streams of the piece of work `key`: `px_rng`, `random`, and NumPy's global generator."""
         import numpy as np
 
-        own, legacy, plain = np.random.SeedSequence(seed, spawn_key=(key,)).spawn(3)
+        own, legacy, plain = np.random.SeedSequence(seed, spawn_key=key).spawn(3)
         self.namespace["px_rng"] = np.random.default_rng(own)
         np.random.seed(legacy.generate_state(8))  # noqa: NPY002 - the notebook's own code may use it
         random.seed(int.from_bytes(plain.generate_state(8).tobytes(), "little"))
+
+    @contextlib.contextmanager
+    def own_streams(self) -> Iterator[None]:
+        """Leave the generators as they were: seeds of single items must not become the engine's."""
+        import numpy as np
+
+        legacy, plain = np.random.get_state(), random.getstate()  # noqa: NPY002
+        had, px_rng = "px_rng" in self.namespace, self.namespace.get("px_rng")
+        try:
+            yield
+        finally:
+            np.random.set_state(legacy)  # noqa: NPY002
+            random.setstate(plain)
+            self.namespace.pop("px_rng", None)
+            if had:
+                self.namespace["px_rng"] = px_rng
 
     def _digest_if_small(self, value: Any) -> bytes | None:
         try:

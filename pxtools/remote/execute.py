@@ -25,6 +25,9 @@ EXTENSIONS = {
     "lprun": "line_profiler",
 }
 
+#: first part of the stream keys of cells; those of map items begin otherwise
+_CELLS = 0
+
 
 def run(engine: Engine, message: Message) -> Message:
     """Run a cell.
@@ -79,7 +82,7 @@ def _set_rank(engine: Engine, message: Message) -> None:
     engine.namespace.update(px_rank=rank, px_size=size)
     if message["seed"] is None:
         return
-    engine.seed(message["seed"], rank)
+    engine.seed(message["seed"], _CELLS, rank)
 
 
 def _load_extension(shell: Any, magic: str) -> None:

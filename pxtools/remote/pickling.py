@@ -8,8 +8,8 @@ What cloudpickle does not do, and a notebook needs:
 - A function from a file that cannot be imported (`%run`) keeps a namespace of its own, one per file, shared by all
   functions of that file.
 - Cells are shared and may be recursive: two closures over one `nonlocal` stay two closures over one variable.
-- The methods of the global random generators travel as imports. By value, their state would give every engine the
-  same numbers.
+- The global random generators, and so their methods, travel as imports. By value, their state would give every
+  engine the same numbers.
 """
 
 from __future__ import annotations
@@ -138,9 +138,6 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return getattr, (sys.modules["numpy.random.mtrand"], "_rand")
         if kind is functools.cached_property:  # Python 3.11 keeps a lock in it
             return rebuild_cached_property, (obj.func, obj.attrname)
-        if kind is types.BuiltinMethodType or kind is types.MethodType:
-            home = home_of_generator_method(obj)
-            return (getattr, (home, obj.__name__)) if home else super().reducer_override(obj)
         if kind is functools._lru_cache_wrapper:
             return rebuild_cache, (obj.__wrapped__, obj.cache_parameters())
         if kind is types.ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import time
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from typing import Any
 
 from pxtools.remote import failures
 from pxtools.remote.engine import Engine, Message, receive
+
+#: first part of the stream keys of map items; those of cells begin otherwise
+_ITEMS = 1
 
 
 def keep(engine: Engine, message: Message) -> Message:
@@ -47,22 +51,26 @@ def map_items(engine: Engine, message: Message) -> Message:
     dict
         ``results`` (packed list), ``seconds``, ``failed`` (number of the item) and ``failure`` if one failed.
     """
-    function = engine.tasks[message["token"]]
-    results: list[Any] = []
-    answer: Message = {}
+    items = engine.unpack(message["items"])
     began = time.perf_counter()
-    for number, item in enumerate(engine.unpack(message["items"]), start=message["first"]):
-        if message["seed"] is not None:
-            engine.seed(message["seed"], number)
+    with contextlib.nullcontext() if message["seed"] is None else engine.own_streams():
+        results, answer = _map(engine, message, items)
+    return {"results": _packed_results(engine, results), "seconds": time.perf_counter() - began, **answer}
+
+
+def _map(engine: Engine, message: Message, items: list[Any]) -> tuple[list[Any], Message]:
+    function, seed = engine.tasks[message["token"]], message["seed"]
+    results: list[Any] = []
+    for number, item in enumerate(items, start=message["first"]):
+        if seed is not None:
+            engine.seed(seed, _ITEMS, number)
         try:
             results.append(function(*item))
         except Exception as error:
-            if message["return_exceptions"]:
-                results.append(error)
-                continue
-            answer = {"failed": number, "failure": failures.describe(error, engine.namespace)}
-            break
-    return {"results": _packed_results(engine, results), "seconds": time.perf_counter() - began, **answer}
+            if not message["return_exceptions"]:
+                return results, {"failed": number, "failure": failures.describe(error, engine.namespace)}
+            results.append(error)
+    return results, {}
 
 
 def _packed_results(engine: Engine, results: list[Any]) -> Any:

@@ -14,14 +14,8 @@ from pxtools.errors import PxClusterError, PxUsageError, StaleValue
 from pxtools.remote.pickling import Namespace, Packed, unpack
 from pxtools.results import Described, PerEngine, Remote
 from pxtools.session.failures import to_exception
-from pxtools.session.outgoing import (
-    Gatherer,
-    Gathering,
-    Ledger,
-    Parcel,
-    check_limit,
-    same_host_path,
-)
+from pxtools.session.ledger import Ledger, check_limit
+from pxtools.session.outgoing import Gatherer, Gathering, Parcel, same_host_path
 from pxtools.session.settings import Settings
 
 ENGINE = "pxtools.remote.engine."
@@ -89,6 +83,11 @@ class Session:
         return self._wire
 
     @property
+    def is_ours(self) -> bool:
+        """Whether the cluster in use was started by pxtools, which then also stops it."""
+        return self._wire is not None and self._wire.connection.is_ours
+
+    @property
     def connection(self) -> Connection:
         """The client on the cluster, and whether the cluster is ours to stop."""
         return self.wire.connection
@@ -145,46 +144,57 @@ class Session:
         """Leave the cluster; stop it if pxtools started it."""
         wire, self._wire = self._wire, None
         self.ledger = Ledger()
-        self._released.clear()
+        for remembered in (self.imports, self.overrides, self.cuts, self._released):
+            remembered.clear()
         if wire is not None:
             wire.close()
 
     def resize(self, n: int) -> list[int]:
         """Make the cluster have `n` engines; new ones get the imports and names that the others hold."""
-        wire = self.wire
+        wire = self._startable()
+        have = len(wire.ids)
+        if n > have:
+            wire.connection.start_more(n - have)
+        elif n < have:
+            self._end(wire, wire.ids[n:])
+        self._welcome(wire)
+        return wire.ids
+
+    def restart(self, targets: Any = None) -> list[int]:
+        """Replace engines, all or some, by new ones with the same imports and pushed names; return all numbers.
+
+        Works also on engines that do not answer any more.
+        """
+        wire = self._startable()
+        old = parse_targets(targets, wire.ids, self.namespace)
+        wire.connection.start_more(len(old))
+        self._end(wire, old)
+        self._welcome(wire)
+        return wire.ids
+
+    def _startable(self) -> Wire:
+        """Return the connection, without a word to its engines, if it can start and stop some."""
+        wire = self._wire or self.wire
         if wire.connection.cluster is None:
             raise PxClusterError(
                 "this cluster is known by its connection file only, which cannot start or stop engines.\n"
                 "Connect with its cluster-*.json, or start engines where it was started."
             )
-        have = len(wire.ids)
-        if n > have:
-            wire.connection.start_more(n - have)
-        elif n < have:
-            wire.connection.stop_engines(wire.ids[n:])
-        self._welcome(wire)
-        return wire.ids
+        return wire
 
-    def restart(self) -> list[int]:
-        """Replace every engine by a new one with the same imports and pushed names."""
-        wire = self.wire
-        n, old = len(wire.ids), wire.ids
-        if wire.connection.cluster is None:
-            self.resize(n)
-        wire.connection.start_more(n)
-        self._welcome(wire)
-        wire.connection.stop_engines(old)
-        self._welcome(wire)
-        return wire.ids
+    def _end(self, wire: Wire, engines: list[int]) -> None:
+        here = platform.node()
+        said = {i: wire.engines.get(i, {}) for i in engines}
+        pids = {i: words["pid"] for i, words in said.items() if words.get("host") == here}
+        wire.connection.stop_engines(engines, pids)
 
     def _welcome(self, wire: Wire) -> None:
         """Bring engines that are new here to the state that the others have."""
-        known = [i for i in wire.engines if i in wire.ids]
         new = wire.prepare()
+        names = set().union(*self.ledger.from_notebook.values())  # also of engines that have just gone
         self.ledger.keep_only(wire.ids)
-        if not new or not known:
+        if not new or not (names or self.imports or self.overrides):
             return
-        names = set().union(*(self.ledger.from_notebook.get(i, set()) for i in known))
         names = {n for n in names if not isinstance(self.namespace.get(n), PerEngine)}  # theirs alone
         gathering = self.gatherer().gather(names)
         parcels = self.parcels(gathering, new)

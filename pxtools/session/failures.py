@@ -99,9 +99,9 @@ def _short(failures: Mapping[int, Failure], n_engines: int, problems: Mapping[st
         groups.setdefault((failure["type"], failure["message"]), []).append(engine)
     lines = []
     for (kind, message), engines in list(groups.items())[:3]:
-        first, *more = (message or "").splitlines() or [""]
-        lines.append(f"{kind}: {first}  ({name_engines(engines)})" if first else f"{kind}  ({name_engines(engines)})")
-        lines.extend(more[:2])
+        shown = f"{kind}: {message}" if message else kind
+        *before, last = shown.splitlines()[:3]
+        lines += [*before, f"{last}  ({name_engines(engines)})"]
     if len(groups) > 3:
         lines.append(f"… and {len(groups) - 3} different failures more")
     failure = next(iter(failures.values()))
@@ -113,7 +113,8 @@ def _short(failures: Mapping[int, Failure], n_engines: int, problems: Mapping[st
         lines.append(f"`{failure['name']}` was not sent: {reason}.")
     finished = n_engines - len(failures)
     if finished:
-        lines[0] += f"; {finished} of {n_engines} engines finished"
+        where = next(k for k, line in enumerate(lines) if line.endswith(")"))
+        lines[where] += f"; {finished} of {n_engines} engines finished"
     return lines
 
 

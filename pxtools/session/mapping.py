@@ -133,7 +133,7 @@ class _Batches:
         self._items = enumerate(items)
         self._size = chunksize if isinstance(chunksize, int) else 1
         self._is_fixed = isinstance(chunksize, int)
-        #: batches under way per engine: short ones wait there in advance, long ones must not, or none could be taken back
+        #: batches under way per engine: short ones wait there in advance; long ones must not, or Ctrl-C is slow
         self.ahead = 1
         self._n_engines = n_engines
         self._length = length

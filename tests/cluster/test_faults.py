@@ -121,6 +121,19 @@ def test_a_timeout_interrupts_and_says_what_to_type(session: Session) -> None:
     assert list(run(session, Cell("px_rank")).last) == [0, 1]
 
 
+def test_an_engine_that_cannot_be_interrupted_is_named_and_can_be_replaced(session: Session) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\nif px_rank == 0: time.sleep(600)"
+    with pytest.raises(
+        PxTimeout, match=f"engine {session.wire.ids[0]} cannot be interrupted. Replace: `%pxcluster restart -t"
+    ):
+        run(session, Cell(deaf), timeout_s=0.5)
+    session.namespace["offset"] = 3
+    session.restart(session.wire.ids[0])
+    assert len(session.wire.ids) == N
+    assert list(run(session, Cell("offset + px_rank")).last) == [3, 4]
+    session.restart()
+
+
 def test_a_result_that_cannot_be_read_here_is_described_and_never_waited_for(session: Session) -> None:
     code = "class Odd:\n    def __reduce__(self): return (eval, ('1/0',))\nodd = Odd()"
     result = run(session, Cell(code))

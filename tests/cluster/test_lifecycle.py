@@ -56,6 +56,7 @@ def test_new_engines_get_the_imports_and_names_that_the_old_ones_hold(own: Sessi
     new = own.restart()
     assert len(new) == 1
     assert new != [0]
+    assert own.restart(new[0]) != new
     assert state.collect(own, "(root(offset), CONSTANT)", how="list") == [(2.0, 7)]
 
 
@@ -137,7 +138,7 @@ def test_a_cluster_of_the_default_profile_is_found(own: Session) -> None:
 
 
 def test_a_missing_file_is_an_error_that_says_which_files_are_meant(own: Session) -> None:
-    with pytest.raises(PxClusterError, match="no file nowhere.json"):
+    with pytest.raises(PxClusterError, match=r"no file nowhere\.json"):
         own.connect(file="nowhere.json")
 
 

@@ -345,7 +345,8 @@ def test_strange_values_arrive(cell: Any) -> None:
     cell(
         "import numpy as np, datetime, decimal, collections\n"
         "values = [float('nan'), 1e400, -0.0, 10**30, 'ü\\n', b'\\x00', {1, 2}, {None: 1, 'a': 2}, range(3),\n"
-        "          slice(1, 2), ..., NotImplemented, complex(1, 2), datetime.date(2020, 1, 1), decimal.Decimal('1.1'),\n"
+        "          slice(1, 2), ..., NotImplemented, complex(1, 2), datetime.date(2020, 1, 1),\n"
+        "          decimal.Decimal('1.1'),\n"
         "          collections.Counter('aab'), collections.defaultdict(list, a=[1]), np.array(['2020'], 'M8[Y]'),\n"
         "          np.asfortranarray(np.eye(3)), np.array(5), type, len, int]"
     )
