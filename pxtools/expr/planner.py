@@ -206,17 +206,18 @@ class Planner:
         holds = self.facts.holds
         if holds(node, "diagonal"):
             return "diag"
+        is_inverse_root = node.op == "li" or (node.op == "t" and node.args[0].op == "li")
+        if node.op != "inv" and not is_inverse_root and (holds(node, "lower") or holds(node, "upper")):
+            return "tri"
         if self.is_there(node):
             return "sym" if self.graph.T(node) is node else "dense"
-        if node.op == "li" or (node.op == "t" and node.args[0].op == "li"):
+        if is_inverse_root:
             return "li"
         if node.op == "inv":
             inner = node.args[0]
             if holds(inner, "lower") or holds(inner, "upper"):
                 return "trisolve"
             return "ldl" if holds(inner, "symmetric") else "lu"
-        if holds(node, "lower") or holds(node, "upper"):
-            return "tri"
         return "sym" if self.graph.T(node) is node else "dense"
 
     def split_factors(self, node: Expr) -> list[Expr]:
@@ -282,7 +283,7 @@ class Planner:
         elif kind in ("lu", "ldl"):
             self.factorize(factor.args[0], kind)
         elif kind == "diag":
-            self.vector(factor)
+            self.vector(factor.args[0] if factor.op == "inv" else factor)
         elif kind == "trisolve":
             self.value(factor.args[0])
         elif is_root(factor):

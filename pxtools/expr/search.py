@@ -22,6 +22,10 @@ SYMMETRY_TOLERANCE = {True: 1e-5, False: 1e-10}
 RELUCTANCE = {"information": 1.1}
 
 
+#: plans that are made in full before the best of them is taken
+MOST_PLANS = 60
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the inputs will lie: which are in C order, which diagonal ones are vectors, which precision."""
@@ -49,6 +53,8 @@ class Search:
         from pxtools.expr.forms import variants
 
         for name, outputs in variants(self.graph, facts, self.outputs, form):
+            if len(candidates) + 5 > MOST_PLANS:  # an order, its reverse, two prices, factored centres
+                break
             for attempt in self._attempts(name, outputs, facts):
                 candidates.append((attempt.flops, len(candidates), name, attempt))
                 self.considered[name] = min(attempt.flops, self.considered.get(name, float("inf")))

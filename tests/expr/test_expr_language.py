@@ -265,3 +265,21 @@ def test_names_that_python_cannot_bind_are_refused():
             compile({name: A * A})
     with pytest.raises(PxUsageError, match="plain Python name"):
         compile("x = A", name="my-formula")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["A.I*S*A.T.I", "S.I*M*S.I", "A.I*M*A.T.I + S", "A.I + A.T.I", "M.I", "S.I", "A*S*A.T", "A*M*A.T - M", "(A*A.T).I",
+     "S*M*S", "A.T*S.I*A", "S - S*A.T*(A*S*A.T + S).I*A*S", "A*B*B.T*A.T", "diag(v)*S*diag(v)", "S*M + M*S"],
+)  # fmt: skip
+def test_what_is_symmetric_comes_out_symmetric_to_the_last_bit(text):
+    rng = np.random.default_rng(5)
+    root = rng.standard_normal((30, 30))
+    inputs = {"A": root + 9 * np.eye(30), "B": rng.standard_normal((30, 7)), "S": root @ root.T + np.eye(30),
+              "M": root + root.T, "v": rng.standard_normal(30)}  # fmt: skip
+    said = {"A": "n x n", "B": "n x m", "S": "spd", "M": "symmetric", "v": "vector"}
+    formula = compile(f"x = {text}", assumptions={name: word for name, word in said.items() if _used(name, text)})
+    found = formula(**{name: inputs[name] for name in formula.inputs}).x
+    assert np.array_equal(found, found.T)
+    wanted = evaluate(f"x = {text}", inputs)["x"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-7, atol=1e-7 * np.abs(wanted).max())
