@@ -48,9 +48,7 @@ def constant_velocity() -> StateSpaceModel:
     F = np.eye(4)
     F[0, 2] = F[1, 3] = 1.0
     Q = 0.01 * np.array([[1 / 3, 0, 0.5, 0], [0, 1 / 3, 0, 0.5], [0.5, 0, 1, 0], [0, 0.5, 0, 1]])
-    return StateSpaceModel(
-        F, np.eye(2, 4), Q, 0.5 * np.eye(2), initial_mean=np.zeros(4), initial_cov=10 * np.eye(4)
-    )
+    return StateSpaceModel(F, np.eye(2, 4), Q, 0.5 * np.eye(2), initial_mean=np.zeros(4), initial_cov=10 * np.eye(4))
 
 
 def large(n: int = 50, m: int = 20) -> StateSpaceModel:
@@ -77,9 +75,7 @@ def cases(quick: bool) -> Iterator[Case]:
     elements = y.copy()
     elements[np.random.default_rng(2).random(y.shape) < 0.1] = np.nan
     yield Case("4 states, 2 observations: filter", small, y, False, {"statsmodels tolerance=0": 20})
-    yield Case(
-        "4 states, 2 observations: filter and smoother", small, y, True, {"statsmodels tolerance=0": 12}
-    )
+    yield Case("4 states, 2 observations: filter and smoother", small, y, True, {"statsmodels tolerance=0": 12})
     yield Case("  with 10% of the rows missing: filter", small, gaps, False, {})
     yield Case("  with 10% of the elements missing: filter", small, elements, False, {})
     rows = simulate(big, 300 if quick else 3_000, seed=4).observations[0]

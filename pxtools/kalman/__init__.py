@@ -62,7 +62,7 @@ __all__ = [
 
 
 class _Callable(ModuleType):
-    """This package, callable as its function of the same name."""
+    """The package, callable as its function of the same name."""
 
     def __call__(self, *args: Any, **options: Any) -> FilterResult:
         return kalman(*args, **options)

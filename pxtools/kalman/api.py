@@ -81,9 +81,7 @@ def kalman(
         )
         model = fitted.model
     elif until is not None:
-        raise PxUsageError(
-            "`until` says when a fit stops, and nothing is fitted here.\nAdd fit='ml' or fit='em'."
-        )
+        raise PxUsageError("`until` says when a fit stops, and nothing is fitted here.\nAdd fit='ml' or fit='em'.")
     result = filter_series(model, observations, form=form, steady=steady, diffuse_constant=diffuse_constant)
     if fitted is not None:
         result = result.replace(fit=fitted)
@@ -101,6 +99,6 @@ def as_model(model: Any) -> StateSpaceModel | FreeModel:
 
         return from_statsmodels(model)
     raise PxUsageError(
-        f"The model is a {type(model).__name__}; it must be a StateSpaceModel (or a FreeModel, or one of statsmodels).\n"
+        f"The model is a {type(model).__name__}; it must be a StateSpaceModel, a FreeModel, or one of statsmodels.\n"
         "Build one: `from pxtools.kalman import local_level; model = local_level(1.0, observation_var=2.0)`."
     )

@@ -61,9 +61,7 @@ def arima(
     if is_seasonal and period < 2:
         raise PxUsageError(f"`period` is {period}; seasonal parts need a period of at least 2 steps.")
     if min(d, seasonal_d) < 0:
-        raise PxUsageError(
-            f"`d` is {d} and `seasonal_d` is {seasonal_d}; differences cannot be negative in number."
-        )
+        raise PxUsageError(f"`d` is {d} and `seasonal_d` is {seasonal_d}; differences cannot be negative in number.")
     phi = _times_lags(_lags("ar", ar, -1.0), _lags("seasonal_ar", seasonal_ar, -1.0, period))
     theta = _times_lags(_lags("ma", ma, 1.0), _lags("seasonal_ma", seasonal_ma, 1.0, period))
     differences = np.array([1.0])

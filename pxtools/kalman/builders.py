@@ -30,9 +30,7 @@ def local_level(level_var: float, *, observation_var: float = 0.0) -> StateSpace
     return _component([[1.0]], [1.0], [level_var], observation_var, ["level"])
 
 
-def local_linear_trend(
-    level_var: float, slope_var: float, *, observation_var: float = 0.0
-) -> StateSpaceModel:
+def local_linear_trend(level_var: float, slope_var: float, *, observation_var: float = 0.0) -> StateSpaceModel:
     """Return a level with a slope that is itself a random walk; `level_var` 0 gives a smooth trend."""
     F = [[1.0, 1.0], [0.0, 1.0]]
     return _component(F, [1.0, 0.0], [level_var, slope_var], observation_var, ["level", "slope"])
@@ -70,9 +68,7 @@ def trigonometric_seasonal(
     return model.replace(observation_cov=[[observation_var]])
 
 
-def cycle(
-    period: float, cycle_var: float, *, damping: float = 1.0, observation_var: float = 0.0
-) -> StateSpaceModel:
+def cycle(period: float, cycle_var: float, *, damping: float = 1.0, observation_var: float = 0.0) -> StateSpaceModel:
     """Return a stochastic cycle of `period` steps; stationary if `damping` is below 1, else diffuse."""
     if not period > 1:
         raise PxUsageError(f"`period` is {period!r}; a cycle takes more than one step.")
@@ -173,9 +169,7 @@ def _settled(model: StateSpaceModel) -> list[str]:
 
 def _same_length(a: Array, b: Array) -> tuple[Array, Array]:
     steps = max(len(a), len(b))
-    return tuple(
-        np.broadcast_to(part, (steps, *part.shape[1:])) if len(part) == 1 else part for part in (a, b)
-    )  # type: ignore[return-value]
+    return tuple(np.broadcast_to(part, (steps, *part.shape[1:])) if len(part) == 1 else part for part in (a, b))  # type: ignore[return-value]
 
 
 def _diagonal(a: Array, b: Array) -> Array:
@@ -200,7 +194,5 @@ def _common_index(a: StateSpaceModel, b: StateSpaceModel) -> Any:
     if a.index is not None and b.index is not None:
         same = len(a.index) == len(b.index) and (np.asarray(a.index) == np.asarray(b.index)).all()
         if not same:
-            raise PxUsageError(
-                "The two components come with different dates.\nAlign them: `X = X.reindex(Z.index)`."
-            )
+            raise PxUsageError("The two components come with different dates.\nAlign them: `X = X.reindex(Z.index)`.")
     return b.index if a.index is None else a.index

@@ -116,7 +116,7 @@ class _Cell:
     def run(self, values: _Values) -> StateSpaceModel:
         """Run the cell with these values in the places marked free."""
         names = {"np": np, "numpy": np, **BUILDERS, FREE: values.take, **self.names}
-        exec(self.code, names)  # noqa: S102 - the user's cell, as the notebook would run it
+        exec(self.code, names)
         return _model_of(names)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -256,9 +256,7 @@ def _check_words(tree: ast.Module) -> None:
     for name, line in _bound_names(tree).items():
         hint = nearest(name, known) if len(name) > 2 or name.upper() in known else ""
         if name not in known and name not in read and hint:
-            raise PxUsageError(
-                f"Line {line} of the cell assigns `{name}`, which no model has and nothing reads.{hint}"
-            )
+            raise PxUsageError(f"Line {line} of the cell assigns `{name}`, which no model has and nothing reads.{hint}")
 
 
 def _model_of(names: dict[str, Any]) -> StateSpaceModel:
@@ -269,9 +267,7 @@ def _model_of(names: dict[str, Any]) -> StateSpaceModel:
     for word, public in WORDS.items():
         both = [key for key in dict.fromkeys((word, public)) if key in names and not hasattr(builtins, key)]
         if len(both) > 1:
-            raise PxUsageError(
-                f"The cell gives both `{both[0]}` and `{both[1]}`, which are the same.\nKeep one."
-            )
+            raise PxUsageError(f"The cell gives both `{both[0]}` and `{both[1]}`, which are the same.\nKeep one.")
         if both:
             parts[public] = names[both[0]]
         elif word in REQUIRED:

@@ -107,9 +107,7 @@ def common_steps(lengths: dict[str, int]) -> int | None:
     varying = {name: steps for name, steps in lengths.items() if steps != 1}
     if len(set(varying.values())) > 1:
         told = ", ".join(f"`{name}` {steps}" for name, steps in varying.items())
-        raise PxUsageError(
-            f"Time-varying parts differ in their number of steps: {told}.\nGive each the same number."
-        )
+        raise PxUsageError(f"Time-varying parts differ in their number of steps: {told}.\nGive each the same number.")
     return next(iter(varying.values()), None)
 
 

@@ -53,9 +53,7 @@ class ExtendedModel:
         object.__setattr__(self, "initial_mean", as_vectors("initial_mean", mean, n)[0])
         object.__setattr__(self, "initial_cov", as_covariances("initial_cov", self.initial_cov, n)[0])
         object.__setattr__(self, "process_cov", as_covariances("process_cov", self.process_cov, n)[0])
-        object.__setattr__(
-            self, "observation_cov", as_covariances("observation_cov", self.observation_cov, None)[0]
-        )
+        object.__setattr__(self, "observation_cov", as_covariances("observation_cov", self.observation_cov, None)[0])
         _shaped("transition", self.transition(mean), (n,))
         _shaped("observation", self.observation(mean), (self.n_obs,))
         _shaped("transition_jacobian", self.transition_jacobian(mean), (n, n))
@@ -132,9 +130,7 @@ class ExtendedModel:
 
 
 def _compiled(sympy: Any, states: list[Any], expressions: Any, is_matrix: bool) -> Function:
-    function = sympy.lambdify(
-        states, expressions.tolist() if is_matrix else list(expressions), "numpy", cse=True
-    )
+    function = sympy.lambdify(states, expressions.tolist() if is_matrix else list(expressions), "numpy", cse=True)
     return lambda x: np.array(function(*x), dtype=float)
 
 
@@ -189,9 +185,7 @@ def extended_filter(model: ExtendedModel, observations: Any) -> ExtendedResult:
         raise PxUsageError("The extended filter takes one series at a time.")
     y, n = observed.values, model.n_states
     n_steps = y.shape[1]
-    pm, pc, fm, fc = (
-        np.empty((n_steps + k, *s)) for k, s in ((1, (n,)), (1, (n, n)), (0, (n,)), (0, (n, n)))
-    )
+    pm, pc, fm, fc = (np.empty((n_steps + k, *s)) for k, s in ((1, (n,)), (1, (n, n)), (0, (n,)), (0, (n, n))))
     log_lik = np.empty(n_steps)
     none, zero = np.zeros((1, n, n)), np.zeros((1, n))
     x, P = model.initial_mean, model.initial_cov
@@ -218,7 +212,5 @@ def extended_filter(model: ExtendedModel, observations: Any) -> ExtendedResult:
 def _finite(name: str, value: Any, t: int) -> Array:
     array = np.asarray(value, dtype=float)
     if not np.isfinite(array).all():
-        raise PxUsageError(
-            f"`{name}` is not finite at step {t}: the filter has left the region where the model holds."
-        )
+        raise PxUsageError(f"`{name}` is not finite at step {t}: the filter has left the region where the model holds.")
     return array

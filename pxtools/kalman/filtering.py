@@ -75,9 +75,7 @@ def run_form(system: System, y: Array, form: str = "auto", steady: bool = True) 
     if form != "auto":
         if form not in FORMS:
             choices = ["auto", *FORMS]
-            raise PxUsageError(
-                f"`form` is {form!r}; it must be one of {', '.join(choices)}.{nearest(form, choices)}"
-            )
+            raise PxUsageError(f"`form` is {form!r}; it must be one of {', '.join(choices)}.{nearest(form, choices)}")
         return form, FORMS[form](system, y, steady)
     first = "univariate"
     if system.F.shape[1] >= MANY_STATES and y.shape[2] >= MANY_OBS:

@@ -37,9 +37,7 @@ def from_statsmodels(model: Any, params: Any = None) -> StateSpaceModel:
     if params is not None and hasattr(model, "update"):
         model.update(np.asarray(params, dtype=float))
     representation = getattr(model, "ssm", model)
-    if not all(
-        hasattr(representation, name) for name in ("design", "transition", "state_cov", "initialization")
-    ):
+    if not all(hasattr(representation, name) for name in ("design", "transition", "state_cov", "initialization")):
         raise PxUsageError(
             f"`from_statsmodels` takes a statsmodels state-space model or its results, not a {type(model).__name__}."
         )
@@ -53,9 +51,7 @@ def from_statsmodels(model: Any, params: Any = None) -> StateSpaceModel:
         initial_mean=mean,
         initial_cov=cov,
         initial=kinds,
-        state_names=names
-        if names is not None and len(names) == parts["transition_matrix"].shape[-1]
-        else None,
+        state_names=names if names is not None and len(names) == parts["transition_matrix"].shape[-1] else None,
     )
 
 

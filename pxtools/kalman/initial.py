@@ -37,9 +37,7 @@ def kinds_of(initial: str | Sequence[str], n_states: int) -> tuple[str, ...]:
                 f"`initial` is {kind!r}; it must be one of {', '.join(KINDS)}.{nearest(str(kind), KINDS)}"
             )
     if len(kinds) != n_states:
-        raise PxUsageError(
-            f"`initial` names {len(kinds)} states, the model has {n_states}. Name one kind for each."
-        )
+        raise PxUsageError(f"`initial` names {len(kinds)} states, the model has {n_states}. Name one kind for each.")
     return kinds
 
 
@@ -67,9 +65,7 @@ def initial_state(
     if stationary.size:
         _check_closed(transition, stationary)
         block = np.ix_(stationary, stationary)
-        mean[stationary], cov[block] = stationary_moments(
-            transition[block], state_noise[block], intercept[stationary]
-        )
+        mean[stationary], cov[block] = stationary_moments(transition[block], state_noise[block], intercept[stationary])
     return InitialState(mean, cov, np.diag((which == "diffuse").astype(float)))
 
 

@@ -126,9 +126,7 @@ class StateSpaceModel:
     def n_steps(self) -> int | None:
         """Number of steps of a time-varying model, None of a constant one."""
         names = {**LETTERS}
-        return common_steps(
-            {names[letter]: len(part) for letter, part in self.parts.items() if letter in names}
-        )
+        return common_steps({names[letter]: len(part) for letter, part in self.parts.items() if letter in names})
 
     @cached_property
     def state_noise(self) -> Array:
@@ -196,9 +194,7 @@ def _checked(model: StateSpaceModel) -> dict[str, Array]:
     F = as_matrices("transition_matrix", model.transition_matrix, None, None)
     n = F.shape[1]
     if F.shape[2] != n or n == 0:
-        raise PxUsageError(
-            f"`transition_matrix` has shape {np.shape(model.transition_matrix)}; it must be square."
-        )
+        raise PxUsageError(f"`transition_matrix` has shape {np.shape(model.transition_matrix)}; it must be square.")
     H = as_matrices("observation_matrix", model.observation_matrix, None, n)
     m = H.shape[1]
     G = np.eye(n)[None]
@@ -227,9 +223,7 @@ def _kinds(model: StateSpaceModel, n: int) -> tuple[str, ...]:
     if given:
         cov = as_covariances("initial_cov", model.initial_cov, n)
         if len(cov) != 1:
-            raise PxUsageError(
-                f"`initial_cov` has shape {np.shape(model.initial_cov)}; it must be ({n}, {n})."
-            )
+            raise PxUsageError(f"`initial_cov` has shape {np.shape(model.initial_cov)}; it must be ({n}, {n}).")
         object.__setattr__(model, "initial_cov", freeze(cov[0]))
     if model.initial is None and model.initial_mean is not None and not given:
         raise PxUsageError(
@@ -241,9 +235,7 @@ def _kinds(model: StateSpaceModel, n: int) -> tuple[str, ...]:
         raise PxUsageError('initial="known" needs `initial_cov` (and `initial_mean`, zero when left out).')
     variance = as_array("approximate_variance", model.approximate_variance)
     if variance.ndim or variance <= 0:
-        raise PxUsageError(
-            f"`approximate_variance` is {model.approximate_variance!r}; it must be a positive number."
-        )
+        raise PxUsageError(f"`approximate_variance` is {model.approximate_variance!r}; it must be a positive number.")
     return kinds
 
 

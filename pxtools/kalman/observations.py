@@ -113,9 +113,7 @@ def _check_index(index: Any) -> None:
             "Keep one row for each: `y = y[~y.index.duplicated()]`."
         )
     if not index.is_monotonic_increasing:
-        raise PxUsageError(
-            "The index of the observations is not in increasing order.\nSort it: `y = y.sort_index()`."
-        )
+        raise PxUsageError("The index of the observations is not in increasing order.\nSort it: `y = y.sort_index()`.")
 
 
 def _check_same_index(index: Any, wanted: Any) -> None:

@@ -132,9 +132,7 @@ class FreeModel:
 
     def __post_init__(self) -> None:
         if not self.parameters:
-            raise PxUsageError(
-                "The model has no free parameter to fit.\nMark one: `Q = [[free(positive=True)]]`."
-            )
+            raise PxUsageError("The model has no free parameter to fit.\nMark one: `Q = [[free(positive=True)]]`.")
         for name, parameter in self.parameters.items():
             if not isinstance(parameter, Free):
                 raise PxUsageError(f"Parameter `{name}` is {parameter!r}; mark it with free(…).")
@@ -148,9 +146,7 @@ class FreeModel:
         """Return the model at these values."""
         model = self.build(**values)
         if not isinstance(model, StateSpaceModel):
-            raise PxUsageError(
-                f"The model's `build` returned a {type(model).__name__}, not a StateSpaceModel."
-            )
+            raise PxUsageError(f"The model's `build` returned a {type(model).__name__}, not a StateSpaceModel.")
         return model
 
     def start(self, scale: float = 1.0) -> dict[str, float]:
@@ -159,9 +155,7 @@ class FreeModel:
 
     def starting(self, values: Mapping[str, float]) -> FreeModel:
         """Return a copy that starts from these values."""
-        marks = {
-            n: replace(p, start=float(values[n])) if n in values else p for n, p in self.parameters.items()
-        }
+        marks = {n: replace(p, start=float(values[n])) if n in values else p for n, p in self.parameters.items()}
         return replace(self, parameters=marks)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Pictures: observations with signal, intervals and forecasts; standardised residuals. matplotlib is imported here only."""
+"""Pictures: observations with signal, intervals and forecasts; standardised residuals (matplotlib is imported here)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ MAX_PANELS = 6
 LEVEL, FORECAST, POINTS = "tab:blue", "tab:orange", "0.35"
 
 
-def plot_result(
-    result: FilterResult, *, series: int = 0, smoothed: bool | None = None, level: float = 0.95
-) -> Any:
+def plot_result(result: FilterResult, *, series: int = 0, smoothed: bool | None = None, level: float = 0.95) -> Any:
     """Plot each observed column with its signal, the signal's interval, and the forecasts.
 
     Parameters
@@ -49,9 +47,7 @@ def plot_result(
         ax.plot(x, y[:, j], ".", color=POINTS, markersize=4, label="observed")
         word = "smoothed" if is_smoothed else "filtered"
         ax.plot(x[known], mean[known, j], color=LEVEL, label=f"{word} signal")
-        ax.fill_between(
-            x[known], (mean - half)[known, j], (mean + half)[known, j], color=LEVEL, alpha=0.2, linewidth=0
-        )
+        ax.fill_between(x[known], (mean - half)[known, j], (mean + half)[known, j], color=LEVEL, alpha=0.2, linewidth=0)
         _draw_forecast(ax, result, series, j, x)
         _frame(ax, y[:, j], names[j])
     axes[0, 0].legend(loc="best", frameon=False, fontsize="small")
@@ -69,9 +65,7 @@ def plot_diagnostics(result: FilterResult, *, series: int = 0, column: int = 0) 
     z = (residuals[series] if result.observed.is_batch else residuals)[:, column]
     present = z[~np.isnan(z)]
     if len(present) < 10:
-        raise PxUsageError(
-            f"There are {len(present)} residuals, too few for diagnostics; at least 10 are needed."
-        )
+        raise PxUsageError(f"There are {len(present)} residuals, too few for diagnostics; at least 10 are needed.")
     from scipy.special import ndtri
 
     figure, ((over, histogram), (quantiles, correlogram)) = plt.subplots(2, 2, figsize=(9, 6))
@@ -104,9 +98,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError:
-        raise PxUsageError(
-            "Plots need matplotlib, which is not installed.\nRun: pip install 'pxtools[plot]'"
-        ) from None
+        raise PxUsageError("Plots need matplotlib, which is not installed.\nRun: pip install 'pxtools[plot]'") from None
     return plt
 
 
@@ -137,8 +129,7 @@ def _draw_forecast(ax: Any, result: FilterResult, series: int, j: int, x: Any) -
     if forecast is None:
         return
     mean, lower, upper = (
-        part[series] if result.observed.is_batch else part
-        for part in (forecast.mean, forecast.lower, forecast.upper)
+        part[series] if result.observed.is_batch else part for part in (forecast.mean, forecast.lower, forecast.upper)
     )
     ahead = forecast.index
     if ahead is None:
@@ -153,9 +144,7 @@ def _draw_forecast(ax: Any, result: FilterResult, series: int, j: int, x: Any) -
         label="forecast",
     )
     label = f"{100 * forecast.level:g}% interval"
-    ax.fill_between(
-        np.asarray(ahead), lower[:, j], upper[:, j], color=FORECAST, alpha=0.2, linewidth=0, label=label
-    )
+    ax.fill_between(np.asarray(ahead), lower[:, j], upper[:, j], color=FORECAST, alpha=0.2, linewidth=0, label=label)
 
 
 def _frame(ax: Any, y: Any, name: str) -> None:

@@ -93,9 +93,7 @@ class FilterResult:
         steps = self.filtered.log_likelihood
         if not self.diffuse_constant and self.n_diffuse_steps:
             steps = steps.copy()
-            steps[:, : self.n_diffuse_steps] += (
-                0.5 * np.log(2 * np.pi) * self.filtered.diffuse_obs.sum(axis=2)
-            )
+            steps[:, : self.n_diffuse_steps] += 0.5 * np.log(2 * np.pi) * self.filtered.diffuse_obs.sum(axis=2)
         return self._own(steps)
 
     @cached_property
@@ -201,15 +199,9 @@ class FilterResult:
         """Return one of the two-dimensional results as a DataFrame with the index of the observations."""
         from pxtools.kalman.tables import to_frame
 
-        names = [
-            n
-            for n in dir(type(self))
-            if n.endswith(("_mean", "ations", "residuals", "disturbance", "_steps"))
-        ]
+        names = [n for n in dir(type(self)) if n.endswith(("_mean", "ations", "residuals", "disturbance", "_steps"))]
         if name not in names:
-            raise PxUsageError(
-                f"There is no table `{name}`; choose one of {', '.join(names)}.{nearest(name, names)}"
-            )
+            raise PxUsageError(f"There is no table `{name}`; choose one of {', '.join(names)}.{nearest(name, names)}")
         return to_frame(self, name)
 
     def summary(self) -> str:
@@ -248,9 +240,7 @@ def join_results(parts: list[FilterResult]) -> FilterResult:
     joined = Filtered._make([*map(np.concatenate, arrays), sum(p.filtered.n_cancelled for p in parts)])
     values = np.concatenate([part.observed.values for part in parts])
     forms = "/".join(dict.fromkeys(part.form for part in parts))
-    result = parts[0].replace(
-        observed=parts[0].observed._replace(values=values, is_batch=True), filtered=joined
-    )
+    result = parts[0].replace(observed=parts[0].observed._replace(values=values, is_batch=True), filtered=joined)
     result.__dict__.pop("smoothed", None)
     result = replace(result, form=forms, forecasts=None)
     if all("smoothed" in part.__dict__ for part in parts):

@@ -102,9 +102,7 @@ def simulate_states(result: FilterResult, n_draws: int, *, seed: Any = None) -> 
     if result.observed.is_batch and len(result.observed.values) > 1:
         raise PxUsageError("`simulate_states` takes one series: filter `observations[i]` by itself.")
     if result.filtered.last_diffuse_cov.any():
-        raise PxUsageError(
-            "The observations do not determine all states, which therefore have no distribution."
-        )
+        raise PxUsageError("The observations do not determine all states, which therefore have no distribution.")
     model, y = result.model, result.observed.values
     drawn = simulate(model, y.shape[1], n_draws=n_draws, seed=seed)
     rows = np.where(np.isnan(y), np.nan, drawn.observations)
@@ -121,5 +119,5 @@ def _check_counts(model: StateSpaceModel, n_steps: int, n_draws: int) -> None:
             raise PxUsageError(f"`{name}` is {value!r}; it must be a positive integer.")
     if model.n_steps is not None and model.n_steps < n_steps:
         raise PxUsageError(
-            f"The model's matrices cover {model.n_steps} steps, {n_steps} are to be drawn.\nGive it more, or draw fewer."
+            f"The model's matrices cover {model.n_steps} steps, {n_steps} are to be drawn.\nGive more, or draw fewer."
         )

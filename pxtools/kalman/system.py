@@ -33,9 +33,7 @@ class System(NamedTuple):
     def starting(self, x: Array, P: Array, Pinf: Array | None = None) -> System:
         """Return the system with another state to start from."""
         Pinf = np.zeros_like(P) if Pinf is None else Pinf
-        return self._replace(
-            x=np.ascontiguousarray(x), P=np.ascontiguousarray(P), Pinf=np.ascontiguousarray(Pinf)
-        )
+        return self._replace(x=np.ascontiguousarray(x), P=np.ascontiguousarray(P), Pinf=np.ascontiguousarray(Pinf))
 
 
 def system_of(model: StateSpaceModel, n_series: int, n_steps: int) -> System:
@@ -67,9 +65,7 @@ def after_diffuse(system: System, y: Array, proper: Callable[[System, Array], Fi
             break
     if n_diffuse >= n_steps:
         return start
-    rest = system.between(n_diffuse).starting(
-        start.predicted_mean[:, n_diffuse], start.predicted_cov[:, n_diffuse]
-    )
+    rest = system.between(n_diffuse).starting(start.predicted_mean[:, n_diffuse], start.predicted_cov[:, n_diffuse])
     return _joined(start, proper(rest, np.ascontiguousarray(y[:, n_diffuse:])), n_diffuse)
 
 

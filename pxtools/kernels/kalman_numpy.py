@@ -201,9 +201,7 @@ def _update(
         K = np.where(proper, Mstar.T / np.where(proper, fstar, 1.0), 0.0).T
         x += K * v[:, None]
         P -= _outer(K, Mstar)
-        log_lik -= np.where(
-            proper, 0.5 * (LOG_2PI + np.log(np.where(proper, fstar, 1.0)) + K_square(v, fstar)), 0.0
-        )
+        log_lik -= np.where(proper, 0.5 * (LOG_2PI + np.log(np.where(proper, fstar, 1.0)) + K_square(v, fstar)), 0.0)
     P += P.transpose(0, 2, 1).copy()
     P /= 2
     return cancelled
@@ -370,9 +368,7 @@ def cholesky_filter(
                 V = np.linalg.solve(L, np.column_stack([W, y[s, t, here] - _at(d, t)[here] - Ht @ mean]))
                 V, v = V[:, :-1], V[:, -1]
                 mean, cov = mean + V.T @ v, cov - V.T @ V
-                out.log_likelihood[s, t] = -0.5 * (
-                    len(v) * LOG_2PI + 2 * np.log(np.diagonal(L)).sum() + v @ v
-                )
+                out.log_likelihood[s, t] = -0.5 * (len(v) * LOG_2PI + 2 * np.log(np.diagonal(L)).sum() + v @ v)
             cov = (cov + cov.T) / 2
             out.filtered_mean[s, t], out.filtered_cov[s, t] = mean, cov
             mean = _at(F, t) @ mean + _at(c, t)
@@ -387,6 +383,4 @@ def _cholesky_at(S: Array, t: int) -> Array:
     try:
         return np.asarray(np.linalg.cholesky(S), dtype=np.float64)
     except np.linalg.LinAlgError:
-        raise np.linalg.LinAlgError(
-            f"the innovation covariance at step {t} is not positive definite"
-        ) from None
+        raise np.linalg.LinAlgError(f"the innovation covariance at step {t} is not positive definite") from None

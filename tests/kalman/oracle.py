@@ -31,9 +31,7 @@ class Dense:
     def rows(self, steps, y):
         """Where the observed elements of the first `steps` rows stand in z, and their values."""
         offset = self.n_steps * self.n
-        where = [
-            offset + t * self.m + i for t in range(steps) for i in range(self.m) if not np.isnan(y[t, i])
-        ]
+        where = [offset + t * self.m + i for t in range(steps) for i in range(self.m) if not np.isnan(y[t, i])]
         values = [y[t, i] for t in range(steps) for i in range(self.m) if not np.isnan(y[t, i])]
         return np.array(where, dtype=int), np.array(values)
 
@@ -74,8 +72,7 @@ def dense(model: StateSpaceModel, n_steps: int) -> Dense:
     """Write the model down as one normal."""
     n, m, q = model.n_states, model.n_obs, model.n_noise
     F, H, Q, R, c, d, G = (
-        [part[t if len(part) > 1 else 0] for t in range(n_steps)]
-        for part in (model.parts[k] for k in "FHQRcdG")
+        [part[t if len(part) > 1 else 0] for t in range(n_steps)] for part in (model.parts[k] for k in "FHQRcdG")
     )
     start = model.initial_state
     wide = np.flatnonzero(np.diag(start.diffuse_cov))

@@ -112,7 +112,7 @@ def test_dates_that_are_not_those_of_the_regressors_are_refused():
 
 
 def test_more_rows_than_matrices_are_refused():
-    with pytest.raises(PxUsageError, match="cover 3 steps.*4 rows"):
+    with pytest.raises(PxUsageError, match=r"cover 3 steps.*4 rows"):
         filter_series(regression(np.ones(3), observation_var=1.0), np.ones(4))
 
 
@@ -131,12 +131,15 @@ CALLS = {
     "start": (lambda: free(-1.0, positive=True), "outside its bounds"),
     "no parameter": (lambda: FreeModel(lambda: LEVEL, {}), "no free parameter"),
     "not free": (lambda: FreeModel(lambda q: LEVEL, {"q": 1.0}), "mark it with free"),
-    "starts": (lambda: fit_model(FreeModel(lambda q: local_level(q), {"q": free(1.0)}), [1.0, 2.0], starts=0), "starts"),
-    "no start": (lambda: fit_model(FreeModel(lambda q: local_level(q), {"q": free(-1.0)}), [1.0, 2.0]), "process_cov"),
+    "starts": (lambda: fit_model(FreeModel(local_level, {"q": free(1.0)}), [1.0, 2.0], starts=0), "starts"),
+    "no start": (lambda: fit_model(FreeModel(local_level, {"q": free(-1.0)}), [1.0, 2.0]), "process_cov"),
     "not a model": (lambda: fit_model(FreeModel(lambda q: q, {"q": free(1.0)}), [1.0]), "not a StateSpaceModel"),
     "forecast": (lambda: filter_series(LEVEL, [1.0]).forecast(0), "positive integer"),
     "level": (lambda: filter_series(LEVEL, [1.0]).forecast(1, level=95), "between 0 and 1"),
-    "undetermined": (lambda: filter_series(local_linear_trend(1, 1, observation_var=1), [1.0]).forecast(1), "infinite variance"),
+    "undetermined": (
+        lambda: filter_series(local_linear_trend(1, 1, observation_var=1), [1.0]).forecast(1),
+        "infinite variance",
+    ),
     "no future": (lambda: filter_series(regression(np.ones(3), observation_var=1), np.ones(3)).forecast(1), "need 4"),
     "table": (lambda: filter_series(LEVEL, [1.0]).to_frame("smooth_mean"), "Did you mean"),
     "part": (lambda: LEVEL.replace(process_covariance=1), "Did you mean `process_cov`"),

@@ -68,13 +68,9 @@ CASES = {
         lambda: arima([0.4, 0.1], [0.3], 0.5),
     ),
     "seasonal arima": (
-        lambda: sm.tsa.SARIMAX(
-            US_ACC_DEATHS, order=(1, 1, 1), seasonal_order=(1, 1, 1, 12), use_exact_diffuse=True
-        ),
+        lambda: sm.tsa.SARIMAX(US_ACC_DEATHS, order=(1, 1, 1), seasonal_order=(1, 1, 1, 12), use_exact_diffuse=True),
         [0.3, -0.5, 0.2, -0.3, 1e5],
-        lambda: arima(
-            [0.3], [-0.5], 1e5, d=1, period=12, seasonal_ar=[0.2], seasonal_ma=[-0.3], seasonal_d=1
-        ),
+        lambda: arima([0.3], [-0.5], 1e5, d=1, period=12, seasonal_ar=[0.2], seasonal_ma=[-0.3], seasonal_d=1),
     ),
 }
 
@@ -109,9 +105,7 @@ def test_a_model_of_statsmodels_with_single_elements_missing():
     np.testing.assert_allclose(result.smoothed_cov, np.moveaxis(wanted.smoothed_state_cov, -1, 0), atol=1e-9)
     lag = np.moveaxis(wanted.smoothed_state_autocov, -1, 0)[:-1]
     np.testing.assert_allclose(result.smoothed_lag_one_cov, lag.swapaxes(1, 2), atol=1e-9)
-    np.testing.assert_allclose(
-        result.process_disturbance[:-1], wanted.smoothed_state_disturbance.T[:-1], atol=1e-9
-    )
+    np.testing.assert_allclose(result.process_disturbance[:-1], wanted.smoothed_state_disturbance.T[:-1], atol=1e-9)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -120,9 +114,7 @@ def test_forecasts_of_statsmodels():
     wanted = theirs.smooth([15099.0, 1469.1, 3.0]).get_forecast(5)
     got = filter_series(from_statsmodels(theirs, [15099.0, 1469.1, 3.0]), NILE_BY_YEAR).forecast(5, level=0.9)
     np.testing.assert_allclose(got.mean[:, 0], wanted.predicted_mean, rtol=1e-10)
-    np.testing.assert_allclose(
-        np.column_stack([got.lower, got.upper]), wanted.conf_int(alpha=0.1), rtol=1e-10
-    )
+    np.testing.assert_allclose(np.column_stack([got.lower, got.upper]), wanted.conf_int(alpha=0.1), rtol=1e-10)
     assert list(got.index.astype(str)) == ["1971", "1972", "1973", "1974", "1975"]
 
 
@@ -153,9 +145,7 @@ def test_kfas_table_of_a_diffuse_trend_that_statsmodels_ships(missing):
         theirs = table[[column for column in table if column.startswith(f"{stem}_")]].to_numpy()
         np.testing.assert_allclose(ours, theirs[: len(ours)], atol=1e-6, err_msg=stem)
     np.testing.assert_allclose(result.smoothed_cov.sum(axis=(1, 2)), table["sumV"][:10], atol=1e-6)
-    np.testing.assert_allclose(
-        result.process_disturbance_cov.sum(axis=(1, 2)), table["sumVeta"][:10], atol=1e-6
-    )
+    np.testing.assert_allclose(result.process_disturbance_cov.sum(axis=(1, 2)), table["sumVeta"][:10], atol=1e-6)
 
 
 def clark(table, F_and_Q):

@@ -31,9 +31,7 @@ def test_expressions_read_the_notebooks_names_and_change_none():
 
 
 def test_public_names_serve_as_well_as_letters():
-    cell = (
-        "transition_matrix = [[0.5]]; H = 1; process_cov = 1; R = 1; initial = 'stationary'; c = [2]; d = [1]"
-    )
+    cell = "transition_matrix = [[0.5]]; H = 1; process_cov = 1; R = 1; initial = 'stationary'; c = [2]; d = [1]"
     model = model_from_cell(cell, {})
     assert model.initial == ("stationary",)
     assert model.initial_state.mean[0] == pytest.approx(4.0)

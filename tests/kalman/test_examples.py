@@ -27,7 +27,7 @@ def test_the_notebooks_cells_run():
     names: dict = {}
     for cell in json.loads(NOTEBOOK.read_text())["cells"]:
         if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)  # noqa: S102 - the notebook's own cells
+            exec("".join(cell["source"]), names)
     assert names["nile"].forecasts.mean.shape == (15, 1)
     assert names["gps"].n_diffuse_obs == 4
 

@@ -54,9 +54,7 @@ def test_standard_errors_are_those_of_the_observed_information():
             if a == b:
                 information[i, j] = -(at(**{a: 1}) - 2 * at() + at(**{a: -1})) / step[a] ** 2
             else:
-                information[i, j] = -(corners[0] - corners[1] - corners[2] + corners[3]) / (
-                    4 * step[a] * step[b]
-                )
+                information[i, j] = -(corners[0] - corners[1] - corners[2] + corners[3]) / (4 * step[a] * step[b])
     wanted = np.sqrt(np.diag(np.linalg.inv(information)))
     np.testing.assert_allclose(list(fit.standard_errors.values()), wanted, rtol=1e-2)
 
@@ -226,9 +224,7 @@ def test_em_takes_time_varying_transitions():
 
 
 def test_em_on_a_diffuse_model_leaves_the_start_alone():
-    fit = fit_model(
-        local_level(1000.0, observation_var=10_000.0), NILE, "em", until="gain<1e-9 iterations>3000"
-    )
+    fit = fit_model(local_level(1000.0, observation_var=10_000.0), NILE, "em", until="gain<1e-9 iterations>3000")
     assert fit.model.initial == ("diffuse",)
     assert fit.log_likelihood == pytest.approx(-633.46456, abs=1e-3)
 

@@ -16,9 +16,7 @@ def same(a, b, rtol=1e-12):
     for name, got, wanted in zip(a._fields, a, b, strict=True):
         wanted = np.asarray(wanted, dtype=float)
         scale = max(1.0, np.abs(wanted).max(initial=0))
-        np.testing.assert_allclose(
-            np.asarray(got, dtype=float), wanted, rtol=rtol, atol=rtol * scale, err_msg=name
-        )
+        np.testing.assert_allclose(np.asarray(got, dtype=float), wanted, rtol=rtol, atol=rtol * scale, err_msg=name)
 
 
 @st.composite
@@ -47,9 +45,7 @@ def test_univariate_filter_and_smoother_equal_their_twins(case):
     got, wanted = kalman.univariate_filter(y, *system), kalman_numpy.univariate_filter(y, *system)
     same(got, wanted)
     parts = (y, system.F, system.H, system.R, system.d)
-    same(
-        kalman.univariate_smoother(*parts, got), kalman_numpy.univariate_smoother(*parts, wanted), rtol=1e-11
-    )
+    same(kalman.univariate_smoother(*parts, got), kalman_numpy.univariate_smoother(*parts, wanted), rtol=1e-11)
 
 
 @compiled
@@ -97,12 +93,8 @@ def test_steady_switch_changes_the_log_likelihood_by_round_off_only(n):
         smooth = [kalman.univariate_smoother(y, system.F, system.H, system.R, system.d, f) for f in (on, off)]
         for one, other in zip(smooth[0][:4], smooth[1][:4], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
-        twin = kalman_numpy.univariate_smoother(
-            y[:, :400], system.F, system.H, system.R, system.d, cut(on, 400)
-        )
-        again = kalman.univariate_smoother(
-            y[:, :400].copy(), system.F, system.H, system.R, system.d, cut(on, 400)
-        )
+        twin = kalman_numpy.univariate_smoother(y[:, :400], system.F, system.H, system.R, system.d, cut(on, 400))
+        again = kalman.univariate_smoother(y[:, :400].copy(), system.F, system.H, system.R, system.d, cut(on, 400))
         for one, other in zip(again[:4], twin[:4], strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
         # it did switch: the covariance stands still to the bit
@@ -122,9 +114,7 @@ def test_sparse_transitions_equal_the_twin():
     got, wanted = kalman.univariate_filter(y, *system), kalman_numpy.univariate_filter(y, *system)
     same(got, wanted, rtol=1e-11)
     parts = (y, system.F, system.H, system.R, system.d)
-    same(
-        kalman.univariate_smoother(*parts, got), kalman_numpy.univariate_smoother(*parts, wanted), rtol=1e-10
-    )
+    same(kalman.univariate_smoother(*parts, got), kalman_numpy.univariate_smoother(*parts, wanted), rtol=1e-10)
 
 
 @compiled
@@ -140,7 +130,7 @@ def test_kernels_refuse_arrays_that_do_not_fit():
         {"P": np.zeros((1, 3, 3))},
     ):
         for filter_ in (kalman.univariate_filter, kalman.cholesky_filter):
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError):  # noqa: PT011 - the words are those of Cython, or of the twin
                 filter_(y, *system._replace(**change))
 
 
@@ -150,9 +140,7 @@ def test_kernels_take_read_only_arrays():
     y = np.zeros((1, 5, 2))
     for array in (y, *system):
         array.setflags(write=False)
-    kalman.univariate_smoother(
-        y, system.F, system.H, system.R, system.d, kalman.univariate_filter(y, *system)
-    )
+    kalman.univariate_smoother(y, system.F, system.H, system.R, system.d, kalman.univariate_filter(y, *system))
     kalman.cholesky_filter(y, *system)
 
 
@@ -175,9 +163,7 @@ def test_a_batch_equals_its_series_one_by_one(tier):
     together = tier.univariate_filter(y, *system)
     for s in range(4):
         alone = tier.univariate_filter(y[s : s + 1], *system[:6], *(part[s : s + 1] for part in system[6:]))
-        np.testing.assert_allclose(
-            together.log_likelihood[s], alone.log_likelihood[0], rtol=1e-13, atol=1e-13
-        )
+        np.testing.assert_allclose(together.log_likelihood[s], alone.log_likelihood[0], rtol=1e-13, atol=1e-13)
         np.testing.assert_allclose(together.filtered_mean[s], alone.filtered_mean[0], rtol=1e-12, atol=1e-12)
 
 

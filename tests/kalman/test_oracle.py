@@ -108,7 +108,10 @@ def test_disturbances_equal_the_dense_normal(case):
     result, truth = filter_series(model, y), dense(model, len(y))
     offset = truth.n * len(y)
     part = {k: model.parts[k] for k in "FHGRcd"}
-    at = lambda k, t: part[k][t if len(part[k]) > 1 else 0]
+
+    def at(k, t):
+        return part[k][t if len(part[k]) > 1 else 0]
+
     for t in range(len(y)):
         both = np.concatenate([truth.states(t), offset + t * truth.m + np.arange(truth.m)])
         mean, cov = truth.given(y, len(y), both)

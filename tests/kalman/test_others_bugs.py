@@ -12,9 +12,7 @@ from tests.kalman.oracle import dense
 def constant_velocity(noise=0.5):
     F = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     Q = 0.01 * np.array([[1 / 3, 0, 0.5, 0], [0, 1 / 3, 0, 0.5], [0.5, 0, 1, 0], [0, 0.5, 0, 1]])
-    return StateSpaceModel(
-        F, np.eye(2, 4), Q, noise * np.eye(2), initial_mean=np.zeros(4), initial_cov=10 * np.eye(4)
-    )
+    return StateSpaceModel(F, np.eye(2, 4), Q, noise * np.eye(2), initial_mean=np.zeros(4), initial_cov=10 * np.eye(4))
 
 
 def test_a_row_with_one_element_missing_is_not_dropped():
@@ -34,9 +32,7 @@ def test_missing_values_leave_no_constant_in_the_log_likelihood():
     """FKF counts `m log(2 pi)` for rows without any observation."""
     model, y = random_model(3, 2, 2), np.full((6, 2), np.nan)
     y[2] = [0.3, -0.4]
-    assert filter_series(model, y).log_likelihood == pytest.approx(
-        dense(model, 6).log_likelihood(y), rel=1e-12
-    )
+    assert filter_series(model, y).log_likelihood == pytest.approx(dense(model, 6).log_likelihood(y), rel=1e-12)
     assert filter_series(model, y).log_likelihood_steps[0] == 0.0
 
 
@@ -53,9 +49,7 @@ def test_log_likelihood_of_ten_thousand_steps_of_a_unit_root():
     from pxtools.kalman import simulate
 
     y = simulate(model, 10_000, seed=rng).observations[0]
-    values = {
-        form: filter_series(model, y, form=form).log_likelihood for form in ("univariate", "cholesky", "sqrt")
-    }
+    values = {form: filter_series(model, y, form=form).log_likelihood for form in ("univariate", "cholesky", "sqrt")}
     assert values["univariate"] == pytest.approx(values["sqrt"], rel=1e-12)
     assert values["cholesky"] == pytest.approx(values["sqrt"], rel=1e-12)
     off = filter_series(model, y, steady=False).log_likelihood

@@ -117,9 +117,7 @@ def test_nile_with_two_gaps(form):
     assert result.log_likelihood == pytest.approx(-381.5060013085083, abs=1e-9)
     without = filter_series(LEVEL, y, form=form, diffuse_constant=False)
     assert without.log_likelihood == pytest.approx(-380.5870627753034, abs=1e-9)
-    np.testing.assert_allclose(
-        result.filtered_cov[[29, 39], 0, 0], [18723.196160107273, 33414.19616010726], rtol=1e-12
-    )
+    np.testing.assert_allclose(result.filtered_cov[[29, 39], 0, 0], [18723.196160107273, 33414.19616010726], rtol=1e-12)
     at = np.array([20, 30, 40, 60, 70, 80, 100]) - 1
     mean = [
         *(999.712684084174, 903.4211029581046, 807.1295218320352, 834.8893812795574),
@@ -161,12 +159,8 @@ def as_structts(model, y):
 def test_r_structts_log_likelihoods():
     level = local_level(1469.14661923768, observation_var=15098.57715359740)
     trend = local_linear_trend(1426.73585559289, 0, observation_var=15047.32557812057)
-    assert filter_series(as_structts(level, NILE), NILE).log_likelihood == pytest.approx(
-        -643.200987515761, rel=1e-11
-    )
-    assert filter_series(as_structts(trend, NILE), NILE).log_likelihood == pytest.approx(
-        -645.80742676898, rel=1e-11
-    )
+    assert filter_series(as_structts(level, NILE), NILE).log_likelihood == pytest.approx(-643.200987515761, rel=1e-11)
+    assert filter_series(as_structts(trend, NILE), NILE).log_likelihood == pytest.approx(-645.80742676898, rel=1e-11)
 
 
 def test_r_structts_basic_structural_model():
@@ -193,9 +187,7 @@ def test_r_arima_with_exact_likelihood_and_forecasts():
     result = filter_series(model, LH)
     assert result.log_likelihood == pytest.approx(-28.762033206490351, rel=1e-12)
     forecast = result.forecast(3)
-    np.testing.assert_allclose(
-        forecast.mean[:, 0], [2.67961890351069, 2.53196044721329, 2.46519219551021], rtol=1e-12
-    )
+    np.testing.assert_allclose(forecast.mean[:, 0], [2.67961890351069, 2.53196044721329, 2.46519219551021], rtol=1e-12)
     deviation = [0.438534087154582, 0.523122305708149, 0.538785002962966]
     np.testing.assert_allclose(np.sqrt(forecast.cov[:, 0, 0]), deviation, rtol=1e-12)
 
@@ -223,9 +215,7 @@ def test_r_airline_model_up_to_rs_approximate_diffuse_start():
     # R starts the differences from a variance of 1e6 instead of infinity
     assert result.log_likelihood == pytest.approx(-425.439993561082, rel=1e-5)
     forecast = result.forecast(3)
-    np.testing.assert_allclose(
-        forecast.mean[:, 0], [8336.05991120681, 7531.82335011568, 8314.64028411660], rtol=1e-6
-    )
+    np.testing.assert_allclose(forecast.mean[:, 0], [8336.05991120681, 7531.82335011568, 8314.64028411660], rtol=1e-6)
     deviation = [315.448954536980, 363.005163237248, 405.015375136909]
     np.testing.assert_allclose(np.sqrt(forecast.cov[:, 0, 0]), deviation, rtol=1e-5)
 

@@ -40,7 +40,8 @@ def test_importing_the_package_loads_nothing_heavy():
     import subprocess
     import sys
 
-    code = "import sys, pxtools.kalman; print([m for m in ('scipy.linalg', 'pandas', 'matplotlib', 'sympy') if m in sys.modules])"
+    heavy = ("scipy.linalg", "pandas", "matplotlib", "sympy")
+    code = f"import sys, pxtools.kalman; print([m for m in {heavy} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
 
@@ -130,9 +131,7 @@ def test_tables_keep_index_and_names():
     assert list(result.to_frame("innovations").columns) == ["a", "b"]
     assert list(result.to_frame("smoothed_mean").columns) == ["level"]
     assert str(result.to_frame("predicted_mean").index[-1]) == "1971"
-    assert list(result.forecasts.to_frame().columns) == [
-        f"{c} {w}" for c in "ab" for w in ("mean", "lower", "upper")
-    ]
+    assert list(result.forecasts.to_frame().columns) == [f"{c} {w}" for c in "ab" for w in ("mean", "lower", "upper")]
     assert str(result.forecasts.to_frame().index[0]) == "1971"
     with pytest.raises(PxUsageError, match="batch"):
         kalman(model, np.stack([frame, frame])).to_frame()

@@ -106,9 +106,7 @@ def test_sympys_jacobians_are_the_derivatives():
         (model.transition, model.transition_jacobian),
         (model.observation, model.observation_jacobian),
     ):
-        numeric = np.stack(
-            [(function(x + 1e-6 * e) - function(x - 1e-6 * e)) / 2e-6 for e in np.eye(2)], axis=-1
-        )
+        numeric = np.stack([(function(x + 1e-6 * e) - function(x - 1e-6 * e)) / 2e-6 for e in np.eye(2)], axis=-1)
         np.testing.assert_allclose(jacobian(x), numeric, atol=1e-8)
 
 

@@ -39,9 +39,7 @@ class Expected(NamedTuple):
     """whether a row has any observation"""
 
 
-def fit_em(
-    model: StateSpaceModel, values: Array, until: Until, matrices: Iterable[str] | None, form: str
-) -> Fit:
+def fit_em(model: StateSpaceModel, values: Array, until: Until, matrices: Iterable[str] | None, form: str) -> Fit:
     """Run EM from the model's own matrices: see `fit_model`."""
     chosen = _checked(model, tuple(DEFAULT if matrices is None else matrices), matrices is None)
     goal, path = until.goal("gain", 1e-6), []
@@ -77,9 +75,7 @@ def _filtered(model: StateSpaceModel, values: Array, form: str) -> FilterResult:
 def _checked(model: StateSpaceModel, chosen: tuple[str, ...], is_default: bool) -> tuple[str, ...]:
     for name in chosen:
         if name not in MATRICES:
-            raise PxUsageError(
-                f"EM cannot fit `{name}`; it fits {', '.join(MATRICES)}.{nearest(name, MATRICES)}"
-            )
+            raise PxUsageError(f"EM cannot fit `{name}`; it fits {', '.join(MATRICES)}.{nearest(name, MATRICES)}")
     wide = [kind != "known" for kind in model.initial or ()]
     if any(wide):
         if not is_default and {"initial_mean", "initial_cov"} & set(chosen):
@@ -116,9 +112,7 @@ def expected(result: FilterResult) -> Expected:
     )
 
 
-def maximised(
-    model: StateSpaceModel, values: Array, ex: Expected, chosen: tuple[str, ...]
-) -> StateSpaceModel:
+def maximised(model: StateSpaceModel, values: Array, ex: Expected, chosen: tuple[str, ...]) -> StateSpaceModel:
     """The M step: the matrices that make the expected log-likelihood greatest."""
     changes: dict[str, Any] = {}
     if "observation_matrix" in chosen or "observation_cov" in chosen:

@@ -62,16 +62,10 @@ class Fit:
     @property
     def bic(self) -> float:
         """Schwarz's criterion, `k log(number of values) - 2 log L`."""
-        return (
-            len(self.values) * np.log(self.n_values) - 2 * self.log_likelihood
-            if self.values
-            else float("nan")
-        )
+        return len(self.values) * np.log(self.n_values) - 2 * self.log_likelihood if self.values else float("nan")
 
     def __repr__(self) -> str:
-        lines = [
-            f"Fit by {self.method}: log-likelihood {self.log_likelihood:.4f}, {self.n_iterations} iterations"
-        ]
+        lines = [f"Fit by {self.method}: log-likelihood {self.log_likelihood:.4f}, {self.n_iterations} iterations"]
         for name, value in self.values.items():
             lines.append(f"  {name:<24}{value:>14.6g}  (standard error {self.standard_errors[name]:.4g})")
         lines.append(f"  {self.message}")
@@ -132,9 +126,7 @@ def fit_model(
     from pxtools.kalman.fitting.ml import fit_ml
 
     if method not in METHODS:
-        raise PxUsageError(
-            f"`fit` is {method!r}; it must be one of {', '.join(METHODS)}.{nearest(method, METHODS)}"
-        )
+        raise PxUsageError(f"`fit` is {method!r}; it must be one of {', '.join(METHODS)}.{nearest(method, METHODS)}")
     stop = Until.parse(until)
     if method == "ml":
         if not isinstance(model, FreeModel):

@@ -86,13 +86,9 @@ def fit_ml(
         raise PxUsageError(f"`starts` is {starts}; at least one start is needed.")
     scale = variance_scale(values)
     first = model.start(scale)
-    units = np.array(
-        [_unit(mark.lower, mark.upper, first[name], scale) for name, mark in model.parameters.items()]
-    )
+    units = np.array([_unit(mark.lower, mark.upper, first[name], scale) for name, mark in model.parameters.items()])
     problem = Problem(model, values, units, form)
-    place = np.array(
-        [m.to_line(first[name], u) for (name, m), u in zip(model.parameters.items(), units, strict=True)]
-    )
+    place = np.array([m.to_line(first[name], u) for (name, m), u in zip(model.parameters.items(), units, strict=True)])
     places = [place, *(place + _shift(seed, k, len(place)) for k in range(1, starts))]
     climbs = list(map(climb, [problem] * starts, places, [until] * starts))
     best = max(climbs, key=lambda one: one.log_likelihood)

@@ -63,8 +63,10 @@ class Until:
 def _condition(word: str) -> tuple[str, bool, float]:
     try:
         tree = ast.parse(word, mode="eval").body
-        assert isinstance(tree, ast.Compare) and len(tree.ops) == 1
-        assert isinstance(tree.left, ast.Name) and isinstance(tree.ops[0], (ast.Lt, ast.Gt, ast.LtE, ast.GtE))
+        assert isinstance(tree, ast.Compare)
+        assert len(tree.ops) == 1
+        assert isinstance(tree.left, ast.Name)
+        assert isinstance(tree.ops[0], (ast.Lt, ast.Gt, ast.LtE, ast.GtE))
         return (
             tree.left.id,
             isinstance(tree.ops[0], (ast.Lt, ast.LtE)),

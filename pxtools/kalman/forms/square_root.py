@@ -39,9 +39,7 @@ def _filter(system: System, y: Array) -> Filtered:
     for s in range(n_series):
         x, S = system.x[s], starts[s]
         for t in range(n_steps):
-            F, H, c, d = (
-                part[t if len(part) > 1 else 0] for part in (system.F, system.H, system.c, system.d)
-            )
+            F, H, c, d = (part[t if len(part) > 1 else 0] for part in (system.F, system.H, system.c, system.d))
             pm[s, t], pc[s, t] = x, S @ S.T
             here = ~np.isnan(y[s, t])
             if here.any():
