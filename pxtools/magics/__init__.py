@@ -8,6 +8,7 @@ from typing import Any
 from pxtools import api
 from pxtools.magics.common import PxMagics
 from pxtools.magics.display import Progress
+from pxtools.magics.settings import PxTools
 from pxtools.session.core import Session
 
 #: One module per magic, of the same name. To add one: its file, this line, a test, a section and an example.
@@ -29,6 +30,7 @@ MAGICS = (
 def load(shell: Any) -> None:
     """Make a session for the shell's namespace and register every magic."""
     session = api.use(Session(shell.user_ns, progress=lambda title: Progress(shell, title)))
+    shell.configurables.append(PxTools(session, parent=shell))
     for name in MAGICS:
         module = importlib.import_module(f"{__name__}.{name}")
         shell.register_magics(_magic_class(module)(shell, session))

@@ -10,7 +10,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxError, PxUsageError
 from pxtools.magics.common import PxMagics, read_line, renames
-from pxtools.magics.display import LastValues, Progress, Table, show_replies
+from pxtools.magics.display import LastValues, Table, show_replies
 from pxtools.results import human_bytes
 from pxtools.session.run import Cell, Running, RunResult, plan, submit, syntax_error
 
@@ -88,7 +88,7 @@ class PxRun(PxMagics):
         return bool(self.shell.run_cell(code, store_history=False).success)
 
     def _finish(self, running: Running, args: Any, failed_here: bool) -> Any:
-        progress = Progress(self.shell, "engines at work") if self.session.settings.progress else None
+        progress = self.session.progress("engines at work") if self.session.progress else None
 
         def tick(call: Any) -> None:
             if progress is not None:

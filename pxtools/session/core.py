@@ -55,7 +55,7 @@ class Session:
         self.namespace = namespace
         self.settings = settings or Settings()
         self.notify = notify
-        self.progress = progress
+        self._progress = progress
         self.ledger = Ledger()
         self.files: dict[str, Namespace] = {}
         #: import statements and expression values that new engines get too
@@ -65,6 +65,11 @@ class Session:
         self.cuts: dict[str, Any] = {}
         self._wire: Wire | None = None
         self._released: dict[int, list[str]] = {}
+
+    @property
+    def progress(self) -> ProgressFactory | None:
+        """What makes progress displays; None where none are wanted."""
+        return self._progress if self.settings.progress else None
 
     # --- the cluster
 
