@@ -101,9 +101,9 @@ def test_run_that_is_resumed_gives_the_draws_of_one_that_was_not_stopped(run, tm
 
 def test_timeout_in_the_warmup_leaves_a_checkpoint_from_which_the_run_goes_on(run, tmp_path):
     path = tmp_path / "run.px"
-    options = {"draws": 50, "warmup": 150, "chains": 8, "checkpoint": path}
+    options = {"draws": 50, "warmup": 600, "chains": 8, "checkpoint": path}
     with pytest.raises(PxTimeout):
-        run("slow", timeout_s=0.8, **options)
+        run("slow", timeout_s=1.2, **options)
     stored = read(path)
     assert any(group[-1].state.n_done for group in stored.chunks if group)
     resumed = run("slow", resume=True, **options)
