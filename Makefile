@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 # numba joins this list with the first test that needs it
-EXTRAS ?= cython r octave plot arviz
+EXTRAS ?= cython r octave numba expr plot arviz
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/pxtools-is-set-up

@@ -105,7 +105,7 @@ class StateSpaceModel:
     @property
     def parts(self) -> dict[str, Array]:
         """The matrices by letter, each with a leading axis of length 1 or n_steps."""
-        return self._parts  # type: ignore[attr-defined, no-any-return]
+        return self._parts  # type: ignore[attr-defined]
 
     @property
     def n_states(self) -> int:

@@ -33,7 +33,8 @@ class Filtered(NamedTuple):
     predicted_mean (n_series, n_steps + 1, n_states), predicted_cov, filtered_mean (n_series, n_steps, n_states),
     filtered_cov, log_likelihood (n_series, n_steps); the diffuse part of the predicted and of the filtered
     covariance for the first steps (n_series, n_diffuse_steps, n_states, n_states) and 1 for each observation in them
-    that served to end it (n_series, n_diffuse_steps, n_obs); the final diffuse part; how many innovation variances lost over ten digits.
+    that served to end it (n_series, n_diffuse_steps, n_obs); the final diffuse part; how many innovation variances
+    lost over ten digits.
     """
 
     predicted_mean: Array
