@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that needs typing; each prepares .venv by itself.
 
 PYTHON ?= python3
-# numba joins this list with the first test that needs it
+# everything that a test can use
 EXTRAS ?= cython r octave numba expr plot arviz
 VENV := .venv
 PY := $(VENV)/bin/python
