@@ -23,6 +23,12 @@ from pxtools.kalman import (
 )
 
 LEVEL = local_level(1.0, observation_var=1.0)
+
+
+def level_with(q):
+    return local_level(q)
+
+
 GOOD = {
     "transition_matrix": np.eye(2),
     "observation_matrix": [[1, 0]],
@@ -131,8 +137,8 @@ CALLS = {
     "start": (lambda: free(-1.0, positive=True), "outside its bounds"),
     "no parameter": (lambda: FreeModel(lambda: LEVEL, {}), "no free parameter"),
     "not free": (lambda: FreeModel(lambda q: LEVEL, {"q": 1.0}), "mark it with free"),
-    "starts": (lambda: fit_model(FreeModel(local_level, {"q": free(1.0)}), [1.0, 2.0], starts=0), "starts"),
-    "no start": (lambda: fit_model(FreeModel(local_level, {"q": free(-1.0)}), [1.0, 2.0]), "process_cov"),
+    "starts": (lambda: fit_model(FreeModel(level_with, {"q": free(1.0)}), [1.0, 2.0], starts=0), "starts"),
+    "no start": (lambda: fit_model(FreeModel(level_with, {"q": free(-1.0)}), [1.0, 2.0]), "process_cov"),
     "not a model": (lambda: fit_model(FreeModel(lambda q: q, {"q": free(1.0)}), [1.0]), "not a StateSpaceModel"),
     "forecast": (lambda: filter_series(LEVEL, [1.0]).forecast(0), "positive integer"),
     "level": (lambda: filter_series(LEVEL, [1.0]).forecast(1, level=95), "between 0 and 1"),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
     shutil.which("R") is None or importlib.util.find_spec("rpy2") is None, reason="R and rpy2 are not installed"
 )
 
-LINE = "--seed 5 --draws 400 --warmup 20 --chains 4 --thin 3 --step 0.7"
+LINE = "--sampler rwm --seed 5 --draws 400 --warmup 20 --chains 4 --thin 3 --step 0.7"
 
 
 def test_a_density_in_r_gives_the_draws_of_the_same_density_in_python(cell: Any) -> None:
@@ -32,7 +32,7 @@ def test_a_density_in_r_gives_the_draws_of_the_same_density_in_python(cell: Any)
 def test_a_log_density_of_a_vector_with_bounds_agrees_too(cell: Any) -> None:
     cell("%%pxR\nlogp <- function(v) -sum(v^2) / 2")
     cell("def logp(v):\n    return -float((v**2).sum()) / 2")
-    options = "--bounds [(-1,1),(0,2)] --seed 5 --draws 9000 --warmup 20 --chains 2 --step 0.7"
+    options = "--bounds [(-1,1),(0,2)] --seed 5 --draws 9000 --warmup 20 --chains 2 --step 0.7 --sampler rwm"
     np.testing.assert_allclose(
         cell(f"%pxsample r:logp {options}").draws, cell(f"%pxsample logp {options}").draws, rtol=1e-12
     )
