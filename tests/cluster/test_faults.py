@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,8 +54,17 @@ def kill_after(session: Session, engine: int, seconds: float) -> None:
     threading.Timer(seconds, os.kill, (pid, signal.SIGKILL)).start()
 
 
-def press_ctrl_c_after(seconds: float) -> None:
-    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+def press_ctrl_c_when_there(marker: Path) -> None:
+    """Press Ctrl-C half a second after the work on the engines has made a file: never before it has begun."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 60
+        while not marker.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def test_a_dead_engine_is_named_at_once_and_the_others_work_is_kept(session: Session) -> None:
@@ -94,17 +105,21 @@ def test_draws_are_the_same_whether_an_engine_died_or_not(session: Session) -> N
     assert np.array_equal(survived.draws, sample(session, g, **options).draws)
 
 
-def test_an_interrupted_map_leaves_the_engines_idle(session: Session) -> None:
-    press_ctrl_c_after(1.0)
+def test_an_interrupted_map_leaves_the_engines_idle(session: Session, tmp_path: Path) -> None:
+    marker = tmp_path / "begun"
+    wait = define(session, f"def wait(n):\n    import time\n    open({str(marker)!r}, 'w').close()\n    time.sleep(n)")
+    press_ctrl_c_when_there(marker)
     with pytest.raises(PxInterrupted, match="are idle"):
-        map_on(session, define(session, "def wait(n):\n    import time\n    time.sleep(n)"), [30] * 6)
+        map_on(session, wait, [30] * 6)
     assert list(run(session, Cell("px_rank")).last) == [0, 1]
 
 
-def test_an_interrupted_sampling_keeps_the_draws_that_there_are(session: Session) -> None:
+def test_an_interrupted_sampling_keeps_the_draws_that_there_are(session: Session, tmp_path: Path) -> None:
     kept: list[Any] = []
-    press_ctrl_c_after(1.5)
-    g = define(session, "def g(x, y): return -(x * x + y * y) / 2")
+    marker = tmp_path / "begun"
+    begin = f"    if x > 2.5: open({str(marker)!r}, 'w').close()\n"
+    g = define(session, f"def g(x, y):\n{begin}    return -(x * x + y * y) / 2")
+    press_ctrl_c_when_there(marker)
     with pytest.raises(PxInterrupted):
         sample(session, g, draws=100_000_000, chains=2, seed=1, sampler="rwm", on_partial=kept.append)
     (partial,) = kept
