@@ -7,6 +7,7 @@ from typing import Any
 
 from pxtools import api
 from pxtools.magics.common import PxMagics
+from pxtools.magics.completion import IDENTIFIER, matcher
 from pxtools.magics.display import Progress
 from pxtools.magics.settings import PxTools
 from pxtools.session.core import Session
@@ -37,6 +38,8 @@ def load(shell: Any) -> None:
     """Make a session for the shell's namespace and register every magic."""
     session = api.use(Session(shell.user_ns, progress=lambda title: Progress(shell, title)))
     shell.configurables.append(PxTools(session, parent=shell))
+    if shell.Completer is not None:
+        shell.Completer.custom_matchers.append(matcher(shell, session))
     for name in MAGICS:
         module = importlib.import_module(f"{__name__}.{name}")
         shell.register_magics(_magic_class(module)(shell, session))
@@ -56,4 +59,7 @@ def unload(shell: Any) -> None:
     for key in [key for key, magics in registry.items() if isinstance(magics, PxMagics)]:
         del registry[key]
     shell.configurables[:] = [c for c in shell.configurables if not type(c).__module__.startswith("pxtools.")]
+    if shell.Completer is not None:
+        others = [m for m in shell.Completer.custom_matchers if getattr(m, "matcher_identifier", "") != IDENTIFIER]
+        shell.Completer.custom_matchers[:] = others
     api.leave()

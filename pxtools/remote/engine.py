@@ -385,13 +385,13 @@ def collect(engine: Engine, message: Message) -> Message:
 
 def who(engine: Engine, message: Message) -> Message:
     """List the user's names: type, shape, size, content hash."""
+    return {name: _row(engine, engine.namespace[name]) for name in names(engine, message)["names"]}
+
+
+def names(engine: Engine, message: Message) -> Message:
+    """List the user's names alone."""
     hidden = {*(getattr(engine.shell, "user_ns_hidden", ()) or ()), "px_rank", "px_size", "px_rng"}
-    rows = {}
-    for name, value in sorted(engine.namespace.items()):
-        if name.startswith("_") or name in hidden:
-            continue
-        rows[name] = _row(engine, value)
-    return rows
+    return {"names": [n for n in sorted(engine.namespace) if not n.startswith("_") and n not in hidden]}
 
 
 def _row(engine: Engine, value: Any) -> Message:

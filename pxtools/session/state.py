@@ -146,6 +146,17 @@ def who(session: Session, *, targets: Any = None) -> dict[str, dict[int, dict[st
     return dict(sorted(table.items()))
 
 
+def names_there(session: Session, *, timeout_s: float = 0.3) -> list[str]:
+    """Return the names that engines hold; what the notebook knows of them if they do not answer at once."""
+    engines = session.wire.ids
+    idle = [i for i in engines if i not in session.wire.busy(engines)]
+    call = session.wire.submit(ENGINE + "names", {i: {} for i in idle})
+    call.poll(timeout_s)
+    told = {name for reply in call.replies.values() for name in (reply.answer or {}).get("names", ())}
+    known = {name for engine in set(engines) - call.replies.keys() for name in session.ledger.stamps.get(engine, ())}
+    return sorted(told | known)
+
+
 def clear(session: Session, names: Sequence[str] = (), *, targets: Any = None) -> dict[int, list[str]]:
     """Delete names on engines, all of the user's when none are given; return what was deleted by engine.
 
