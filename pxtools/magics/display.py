@@ -82,7 +82,10 @@ class LastValues(PerEngine):
         return made
 
     def _ipython_display_(self) -> None:
-        for engines, bundle in grouped(self._shown):
+        groups = grouped(self._shown)
+        if len(groups) > 1 and sys.stdout.isatty():
+            print()  # a terminal has written `Out[3]: ` already
+        for engines, bundle in groups:
             show_bundle(engines, bundle)
 
 
