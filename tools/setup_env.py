@@ -55,6 +55,10 @@ def missing_packages():
         lost["octave"] = "no Octave: Octave cells and their tests are skipped"
     if not shutil.which("gnuplot"):
         lost["gnuplot-nox"] = lost["fonts-freefont-otf"] = "no gnuplot: Octave cells draw no pictures"
+    if not shutil.which("tmux"):
+        lost["tmux"] = "no tmux: tests in a terminal are skipped"
+    if not shutil.which("chromium") and not shutil.which("google-chrome"):
+        lost["chromium"] = "no Chromium: tests in JupyterLab are skipped"
     return lost
 
 

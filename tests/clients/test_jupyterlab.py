@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 PICTURES = Path(__file__).resolve().parents[2] / "build" / "clients"
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 CELLS = [
     "%load_ext pxtools",
     "%pxcluster start -n 2",
@@ -40,7 +40,7 @@ CELLS = [
     "%pximport numpy as np, time",
     "def log_density(x, y):\n    time.sleep(1e-4)\n    return -(x * x + 4 * y * y) / 2",
     "walk = %pxsample log_density --draws 1500 --seed 1\nwalk",
-    "walk.plot();",
+    "walk.plot()",
     "%pxrun time.sleep(300)",
 ]
 
@@ -109,9 +109,12 @@ def page(server: tuple[str, str]) -> Iterator[Any]:
         page.set_default_timeout(PATIENCE_S * 1000)
         page.goto(f"{address}/lab/tree/walk.ipynb?token={token}&reset")
         page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for()
-        page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
-        yield page
-        browser.close()
+        page.get_by_text(re.compile(r"\| Idle$")).wait_for()  # run earlier, Lab would ask for a kernel
+        try:
+            yield page
+        finally:
+            keep_picture(page, "jupyterlab-last-seen")
+            browser.close()
 
 
 def cell(page: Any, number: int) -> Any:
