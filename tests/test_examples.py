@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -108,6 +109,36 @@ def test_first_steps_show_what_their_text_says(executed: Any) -> None:
     assert "caught: division by zero" in shown(notebook, "except ZeroDivisionError")
     assert "Did you mean `--targets`?" in shown(notebook, "--tragets")
     assert "CONSTANT" not in shown(notebook, "%pxclear")
+
+
+@pytest.mark.skipif(
+    not (shutil.which("R") and all(map(find_spec, ("rpy2", "Cython")))), reason="needs R, rpy2 and Cython"
+)
+def test_the_introduction_shows_what_its_text_says(executed: Any) -> None:
+    notebook, _ = executed("introduction")
+    assert "[0, 5, 10, 15, 20, 25, 30, 35, 40, 45]" in shown(notebook, "CONSTANT = 5")
+    assert "[0, 100, 200]" in shown(notebook, "%pxpush CONSTANT=100")
+    assert "(True, np.float64(2.0))" in shown(notebook, "by_random")
+    assert shown(notebook, "len(set(draws))") == "8"
+    assert "[20, 40, 60]" in shown(notebook, "importlib.reload")
+    assert shown(notebook, "as_they_came") == "(True, True)"
+    assert "[0-3] [1] 12.5" in shown(notebook, "%%R")
+    assert "compiled once" in shown(notebook, "%%cython")
+    assert "[40, 42, 44, 46]" in shown(notebook, "my_var * 2")
+    assert "NameError: name 'fibonacci' is not defined" in shown(notebook, "%pxrun fibonacci(3)")
+
+
+def test_the_direct_view_shows_what_its_text_says(executed: Any) -> None:
+    notebook, _ = executed("directview")
+    assert shown(notebook, "even.apply_sync") == "True"
+    assert "(1, 2)" in shown(notebook, "%pxrun -t even")
+    assert str(list(range(16))) in shown(notebook, "%pxgather a")
+    assert shown(notebook, "C = A @ B") == "((16, 16), np.True_)"
+    assert shown(notebook, "serial == parallel") == "True"
+    for cell in ("pi = 4", "shares = "):
+        value, error = map(float, re.findall(r"[\d.]+", shown(notebook, cell)))
+        assert abs(value - math.pi) < 4.5 * error
+    assert len(pictures(notebook)) == 5
 
 
 @pytest.mark.skipif(

@@ -303,7 +303,10 @@ def _replace_modules(engine: Engine, sources: dict[str, Any]) -> None:
 
 
 def push(engine: Engine, message: Message) -> Message:
-    """Take in a parcel and do nothing else."""
+    """Take in a parcel and do nothing else; names pushed on purpose take the place of what became of them here."""
+    changed = [n for n in message.get("on_purpose", ()) if n in message["parcel"]["expects"] and engine.has_changed(n)]
+    if changed:
+        raise Lacking(changed)
     return {"conflicts": receive(engine, message["parcel"])}
 
 

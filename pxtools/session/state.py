@@ -54,13 +54,20 @@ def push(
         gathering.items.update({k: v for k, v in used.items.items() if k not in gathering.items})
         gathering.more_modules |= used.more_modules
     before = session.ledger.bytes_sent
+    set_apart = [name for name in names if name in session.overrides or name in session.cuts]
+    for engine in engines:
+        session.ledger.forget(engine, set_apart)
     replies = session.deliver(
         ENGINE + "push",
         gathering,
         engines,
-        lambda parcel: {"parcel": {**parcel, "values": {**parcel["values"], **packed}}},
+        lambda parcel: {"parcel": {**parcel, "values": {**parcel["values"], **packed}}, "on_purpose": list(names)},
     )
     answers = session.good(replies)
+    if set(engines) >= set(session.wire.ids):
+        for name in set_apart:
+            session.overrides.pop(name, None)
+            session.cuts.pop(name, None)
     expected = set(packed)
     session.tell(
         gathering, {i: [n for n in a["conflicts"] if n not in expected and n not in names] for i, a in answers.items()}

@@ -130,3 +130,13 @@ def test_without_engines_it_is_an_error_of_two_lines(cell: Any, no_cluster: Any,
     with pytest.raises(PxClusterError, match=r"no file .*gone"):
         cell("%pxpush x=1")
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "made_there", ["%pxpush x=5", "%pxscatter x", "%pxrun -t 0 globals()['x'] = 5", "%pxrun x.append(5)"]
+)
+def test_a_name_pushed_on_purpose_takes_the_place_of_what_engines_made_of_it(made_there: str, cell: Any) -> None:
+    cell("x = [1, 2, 3, 4]\n%pxpush x")
+    cell(made_there)
+    cell("%pxpush x")
+    assert list(cell("%pxcollect x")) == [[1, 2, 3, 4]] * 4
