@@ -42,7 +42,9 @@ class Ledger:
             self.from_notebook.setdefault(engine, set()).add(name)
 
     def forget(self, engine: int, names: Iterable[str] | None = None) -> None:
-        """Forget some names of an engine, or all of them."""
+        """Forget some names of an engine, or everything: it is sent again when it is needed."""
+        if names is None:
+            self.texts.pop(engine, None)
         for name in list(self.stamps.get(engine, {})) if names is None else names:
             self.stamps.get(engine, {}).pop(name, None)
             self.from_notebook.get(engine, set()).discard(name)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pxtools.engines import Call, Reply
-from pxtools.engines.wire import raise_if_lost
 from pxtools.errors import CellSyntaxError, PxEngineLost, PxNameError, PxUsageError
 from pxtools.names import CellNames, analyse, mentions
 from pxtools.results import PerEngine, check_how, combine
@@ -95,6 +94,7 @@ class Running:
         self.gathering = gathering
         self.engines = engines
         self.call = self._send(engines)
+        self._replies: dict[int, Reply] | None = None
         self._result: RunResult | None = None
 
     def _send(self, engines: list[int]) -> Call:
@@ -115,48 +115,25 @@ class Running:
                 **self.cell.extra,
             }
 
-        return self.session.wire.submit(self.cell.runner, self.session.messages(self.gathering, engines, build))
+        return self.session.send(self.cell.runner, self.gathering, engines, build)
 
-    @property
-    def done(self) -> bool:
-        """Whether every engine has answered."""
-        return self.call.poll()
-
-    def progress(self) -> str:
-        """Return how many engines have answered."""
-        self.call.poll()
-        return f"{len(self.call.replies)}/{len(self.call.results)} engines done"
-
-    def cancel(self) -> None:
-        """Interrupt the engines that still work."""
-        self.call.interrupt()
-
-    def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """Wait for the end; return the collected names.
-
-        Raises
-        ------
-        PxTimeout
-            After `timeout` seconds; the engines are interrupted.
-        """
-        finished = self.finish(timeout)
-        if finished.error is not None:
-            raise finished.error
-        return finished.outputs
-
-    def finish(self, timeout_s: float | None = None, tick: Any = None) -> RunResult:
-        """Wait, take in the answers, bind the collected names."""
-        if self._result is None:
+    def wait(self, timeout_s: float | None = None, tick: Any = None) -> Running:
+        """Wait for the answers; nothing is bound or shown yet."""
+        if self._replies is None:
             replies = self.call.wait(timeout_s, tick)
             again = self.session.lacking(replies)
             if again:  # names were gone that should be there: these engines have not run the cell yet
                 self.call = self._send(again)
                 replies |= self.call.wait(timeout_s, tick)
-            self._result = _take_in(self, replies)
-        return self._result
+            self._replies = replies
+        return self
 
-    def __repr__(self) -> str:
-        return f"<cell on engines: {self.progress()}>"
+    def finish(self, timeout_s: float | None = None, tick: Any = None) -> RunResult:
+        """Wait, take in the answers, bind the collected names."""
+        self.wait(timeout_s, tick)
+        if self._result is None:
+            self._result = _take_in(self, self._replies or {})
+        return self._result
 
 
 def plan(session: Session, cell: Cell, local: Mapping[str, Any] | None = None) -> tuple[CellNames, Gathering]:
@@ -244,7 +221,7 @@ def _take_in(running: Running, replies: dict[int, Reply]) -> RunResult:
         last = {i: a["last"] for i, a in answers.items() if a["last"] is not None}
         result.last = session.per_engine("the last value", last) if last else None
         result.shown = {i: a["shown"] for i, a in answers.items() if a["shown"]}
-        raise_if_lost(replies)  # after the others' work was taken in
+        session.none_lost(replies)  # after the others' work was taken in
     except (PxUsageError, PxNameError, PxEngineLost) as error:
         result.error = error
     return result

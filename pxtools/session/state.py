@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pxtools.engines.wire import name_engines, raise_if_lost
+from pxtools.engines.wire import name_engines
 from pxtools.errors import PxNameError, PxUsageError, nearest
 from pxtools.results import check_how, combine
 from pxtools.session.core import ENGINE, Session
@@ -111,7 +111,7 @@ def collect(session: Session, expression: str, *, how: str | None = None, target
         i: {"parcel": parcels[i], "expression": expression, "limit": session.settings.collect_limit} for i in engines
     }
     replies = session.wire.call(ENGINE + "collect", messages)
-    raise_if_lost(replies)
+    session.none_lost(replies)
     failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
     if failures:
         raise _unknown_name(session, failures, engines) or to_exception(
@@ -189,7 +189,7 @@ def import_(session: Session, source: str, *, targets: Any = None) -> list[str]:
     parcels = session.parcels(gathering, engines)
     messages = {i: {"parcel": parcels[i], "source": source} for i in engines}
     replies = session.wire.call(ENGINE + "execute_imports", messages)
-    raise_if_lost(replies)
+    session.none_lost(replies)
     failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
     _note_imports(session, [i for i in engines if i not in failures], names)
     if failures:
