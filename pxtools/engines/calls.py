@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,8 @@ class Call:
         self.pending = dict(results)
         self.results = dict(results)
         self.replies: dict[int, Reply] = {}
+        #: called with engines of which nobody knows what they have received
+        self.on_unanswered: Callable[[list[int]], None] = lambda engines: None
         self._frozen = Frozen(wire)
 
     def poll(self, timeout_s: float = 0.0) -> bool:
@@ -119,9 +121,10 @@ class Call:
                     if tick is not None:
                         tick(self)
                     if waiting.is_over:
-                        raise stopped(waiting, self.results, self.interrupt())
-            except KeyboardInterrupt:
-                raise interrupted(self.results, self.interrupt()) from None
+                        raise self.interrupt().stopped(waiting)
+            except BaseException as error:
+                self.on_unanswered(list(self.results))
+                raise (self.interrupt().interrupted() if type(error) is KeyboardInterrupt else error) from None
             finally:
                 for result in self.pending.values():
                     discard(result)
@@ -135,16 +138,20 @@ class Call:
         self.wire.abandon(list(self.pending.values()), frozen)
         for engine_id in frozen:
             discard(self.pending.pop(engine_id))
+            self.on_unanswered([engine_id])
             self.replies[engine_id] = Reply(engine_id, lost="its process is stopped", is_frozen=True)
         return True
 
-    def interrupt(self) -> list[int]:
-        """Interrupt the engines that still work; return those that did not stop in time."""
-        busy = list(self.pending)
-        if busy:
-            self.wire.interrupt(busy)
+    def interrupt(self) -> Halted:
+        """Interrupt the engines that are at this work; take it back where it has not begun."""
+        unbegun = self.wire.not_begun(self.pending)
+        self.wire.abort([self.pending[i] for i in unbegun], unbegun)
+        for engine_id in unbegun:
+            discard(self.pending.pop(engine_id))
+        if self.pending:
+            self.wire.interrupt(list(self.pending))
             self.poll(INTERRUPT_GRACE_S)
-        return sorted(self.pending)
+        return Halted(self.results, sorted(self.pending), unbegun)
 
 
 class Frozen:
@@ -166,30 +173,53 @@ class Frozen:
         return lasting
 
 
-def stopped(waiting: Waiting, engines: Iterable[int], stuck: list[int]) -> PxError:
-    """Return the exception for work that was cancelled or out of time, after its engines were told."""
-    engines = sorted(engines)
-    if waiting.cancelled.is_set():
-        return PxCancelled(
-            _stuck_message(stuck) if stuck else f"cancelled; {name_engines(engines)} were interrupted and are idle."
-        )
-    return PxTimeout(_timeout_message(waiting.timeout_s, engines, stuck))
+@dataclass(frozen=True)
+class Halted:
+    """What became of engines that were told to stop.
+
+    Attributes
+    ----------
+    engines
+        All that had the work.
+    stuck
+        Those that go on with it.
+    unbegun
+        Those at earlier work, which is let alone; this work was taken back.
+    """
+
+    engines: Collection[int]
+    stuck: Collection[int] = ()
+    unbegun: Collection[int] = ()
+
+    def words(self) -> str:
+        """Return it in a line or two."""
+        idle = set(self.engines) - set(self.stuck) - set(self.unbegun)
+        lines = []
+        if idle:
+            lines.append(f"{name_engines(idle)} {_verb(idle, 'was', 'were')} interrupted and {_verb(idle, 'is')} idle.")
+        if self.unbegun:
+            lines.append(f"{name_engines(self.unbegun)}: still at earlier work; this work was taken back.")
+        if self.stuck:
+            numbers = ",".join(map(str, sorted(self.stuck)))
+            lines.append(
+                f"{name_engines(self.stuck)} cannot be interrupted. Replace: `%pxcluster restart -t {numbers}`."
+            )
+        return "\n".join(lines)
+
+    def stopped(self, waiting: Waiting) -> PxError:
+        """Return the exception for work that was cancelled or out of time."""
+        if waiting.cancelled.is_set():
+            return PxCancelled(f"cancelled; {self.words()}")
+        more = "" if self.stuck else "\nGive more time with `--timeout S`."
+        return PxTimeout(f"no end after {waiting.timeout_s:g} s; {self.words()}{more}")
+
+    def interrupted(self) -> PxInterrupted:
+        """Return the exception for a Ctrl-C."""
+        return PxInterrupted(self.words())
 
 
-def interrupted(engines: Iterable[int], stuck: list[int]) -> PxInterrupted:
-    """Return the exception for a Ctrl-C that the engines were told of."""
-    if stuck:
-        return PxInterrupted(_stuck_message(stuck))
-    return PxInterrupted(f"{name_engines(engines)} were interrupted and are idle.")
-
-
-def _timeout_message(timeout_s: float, engines: list[int], stuck: list[int]) -> str:
-    text = f"no end after {timeout_s:g} s on {name_engines(engines)}; they were interrupted."
-    return text + ("\n" + _stuck_message(stuck) if stuck else "\nGive more time with `--timeout S`.")
-
-
-def _stuck_message(stuck: list[int]) -> str:
-    return f"{name_engines(stuck)} cannot be interrupted. Replace: `%pxcluster restart -t {','.join(map(str, stuck))}`."
+def _verb(engines: Collection[int], one: str, many: str = "are") -> str:
+    return one if len(engines) == 1 else many
 
 
 def name_engines(engine_ids: Iterable[int]) -> str:

@@ -209,9 +209,21 @@ class Wire:
 
     def abandon(self, results: list[Any], engines: Iterable[int]) -> None:
         """Have engines drop work, what they are at and what waits; frozen ones will when they go on."""
-        with contextlib.suppress(Exception):  # some are done already
-            self.client.abort(results, targets=sorted(engines), block=False)
+        self.abort(results, engines)
         self.interrupt(sorted(engines))
+
+    def abort(self, results: list[Any], engines: Iterable[int]) -> None:
+        """Have engines pass over work that they have not begun."""
+        if results:
+            with contextlib.suppress(Exception):  # some are done already
+                self.client.abort(results, targets=sorted(engines), block=False)
+
+    def not_begun(self, results: Mapping[int, Any]) -> list[int]:
+        """Return the engines that have work of somebody else before this."""
+        if not results:
+            return []
+        queues = self.client.queue_status(list(results), verbose=True)
+        return [i for i, result in results.items() if result.msg_ids[0] in queues.get(i, {}).get("queue", [])[1:]]
 
     def interrupt(self, engines: list[int]) -> None:
         """Send SIGINT to engines through the process that watches over each."""

@@ -294,15 +294,16 @@ class Session:
     ) -> Call:
         """Send a parcel and what `build` puts around it, without waiting."""
         with self._lock:
-            return self.wire.submit(function, self.messages(gathering, engines, build))
+            parcels = self.parcels(gathering, engines)
+            made = {id(parcel): build(parcel) for parcel in parcels.values()}  # one object where parcels are equal
+            call = self.wire.submit(function, {i: made[id(parcels[i])] for i in engines})
 
-    def messages(
-        self, gathering: Gathering, engines: list[int], build: Callable[[Parcel], dict[str, Any]]
-    ) -> dict[int, dict[str, Any]]:
-        """Return a message per engine; engines that get equal parcels share one message object."""
-        parcels = self.parcels(gathering, engines)
-        made = {id(parcel): build(parcel) for parcel in parcels.values()}
-        return {i: made[id(parcels[i])] for i in engines}
+        def doubt(lost: list[int]) -> None:
+            for engine in lost:
+                self.ledger.doubt(engine, parcels[engine])
+
+        call.on_unanswered = doubt
+        return call
 
     def lacking(self, replies: Mapping[int, Reply]) -> list[int]:
         """Return engines that lack names which they should hold, and forget these in the ledger."""
@@ -366,14 +367,8 @@ class Session:
         self._all_well(replies, problems)
         return {i: reply.answer for i, reply in replies.items()}
 
-    def none_lost(self, replies: Mapping[int, Reply]) -> None:
-        """Raise `PxEngineLost` naming the engines that died or froze; what a frozen one has received is unknown."""
-        for engine in (i for i, reply in replies.items() if reply.is_frozen):
-            self.ledger.forget(engine)
-        raise_if_lost(replies)
-
     def _all_well(self, replies: Mapping[int, Reply], problems: Mapping[str, str] | None = None) -> None:
-        self.none_lost(replies)
+        raise_if_lost(replies)
         failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
         if failures:
             for engine in failures:

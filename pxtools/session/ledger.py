@@ -42,12 +42,17 @@ class Ledger:
             self.from_notebook.setdefault(engine, set()).add(name)
 
     def forget(self, engine: int, names: Iterable[str] | None = None) -> None:
-        """Forget some names of an engine, or everything: it is sent again when it is needed."""
-        if names is None:
-            self.texts.pop(engine, None)
+        """Forget some names of an engine, or all of them."""
         for name in list(self.stamps.get(engine, {})) if names is None else names:
             self.stamps.get(engine, {}).pop(name, None)
             self.from_notebook.get(engine, set()).discard(name)
+
+    def doubt(self, engine: int, parcel: Parcel) -> None:
+        """Do not rely on a parcel whose work never answered: what was in it is sent again when it is needed."""
+        for name in (*parcel["values"], *parcel["references"], *parcel["imports"]):
+            self.stamps.get(engine, {}).pop(name, None)
+        for name in parcel["sources"]:
+            self.texts.get(engine, {}).pop(name, None)
 
     def parcels(
         self, gathering: Gathering, engines: Iterable[int], namespace: dict[str, Any], common: Mapping[int, Parcel]

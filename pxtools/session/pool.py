@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pxtools.engines import Reply, waiting
-from pxtools.engines.calls import INTERRUPT_GRACE_S, TICK_S, Frozen, Message, discard, interrupted, read_reply, stopped
+from pxtools.engines.calls import INTERRUPT_GRACE_S, TICK_S, Frozen, Halted, Message, discard, read_reply
 from pxtools.errors import PxEngineLost
 from pxtools.remote.pickling import Packed
 from pxtools.session.core import Session
@@ -90,7 +89,7 @@ class Pool:
         stuck = self._abandon() if self._pending else []
         wire.submit(WORK + "release", {i: {"token": self.token} for i in self.engines if i in wire.alive})
         if kind is KeyboardInterrupt:
-            raise interrupted(self.engines, stuck) from None
+            raise Halted(self.engines, stuck).interrupted() from None
 
     @property
     def targets(self) -> list[int]:
@@ -138,7 +137,7 @@ class Pool:
             if tick is not None:
                 tick()
             if self._waiting.cancelled.is_set() or (not finished and self._waiting.is_over):
-                raise stopped(self._waiting, self.engines, self._abandon())
+                raise Halted(self.engines, self._abandon()).stopped(self._waiting)
             self._take_from_frozen()
             for result in finished & self._pending.keys():
                 piece = self._pending.pop(result)
@@ -179,8 +178,7 @@ class Pool:
         pending = list(self._pending)
         self._pending.clear()
         try:
-            with contextlib.suppress(Exception):  # some have begun, or are done already
-                wire.client.abort(pending, block=False)
+            wire.abort(pending, wire.alive)
             _, late = concurrent.futures.wait(pending, timeout=_SOON_S)
             if not late:
                 return []

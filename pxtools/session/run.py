@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pxtools.engines import Call, Reply
+from pxtools.engines.wire import raise_if_lost
 from pxtools.errors import CellSyntaxError, PxEngineLost, PxNameError, PxUsageError
 from pxtools.names import CellNames, analyse, mentions
 from pxtools.results import PerEngine, check_how, combine
@@ -221,7 +222,7 @@ def _take_in(running: Running, replies: dict[int, Reply]) -> RunResult:
         last = {i: a["last"] for i, a in answers.items() if a["last"] is not None}
         result.last = session.per_engine("the last value", last) if last else None
         result.shown = {i: a["shown"] for i, a in answers.items() if a["shown"]}
-        session.none_lost(replies)  # after the others' work was taken in
+        raise_if_lost(replies)  # after the others' work was taken in
     except (PxUsageError, PxNameError, PxEngineLost) as error:
         result.error = error
     return result
