@@ -10,6 +10,7 @@ from typing import Any
 from pxtools._version import __version__
 
 _API = (
+    "background",
     "clear",
     "client",
     "cluster",
@@ -20,6 +21,7 @@ _API = (
     "doctor",
     "gather",
     "imports",
+    "last_map",
     "map",
     "octave",
     "parallel",
@@ -29,6 +31,7 @@ _API = (
     "sample",
     "scatter",
     "who",
+    "within",
 )
 
 __all__ = ["__version__", *_API]

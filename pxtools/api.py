@@ -10,12 +10,15 @@ import atexit
 import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
+from pxtools.engines import waiting
 from pxtools.languages.cython_build import CythonFlags
 from pxtools.session.core import Session
 from pxtools.session.cython import CythonResult, cython_on
 from pxtools.session.doctor import Findings, examine
+from pxtools.session.handle import Handle
 from pxtools.session.languages import OCTAVE, R, language_cell
 from pxtools.session.mapping import map_on
 from pxtools.session.run import Cell
@@ -127,11 +130,37 @@ def run(code: str, *, timeout: float | None = None, **options: Any) -> dict[str,
     return finished.outputs
 
 
-def map(
-    function: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, **options: Any
-) -> list[Any]:
+def map(function: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, **options: Any) -> Any:
     """Map over the engines, balanced, in order; see `pxtools.session.mapping.map_on`."""
     return map_on(current_session(), function, *iterables, timeout_s=timeout, **options)
+
+
+def last_map() -> dict[int, Any]:
+    """Return what was done of the last map, if it did not end: results by item number."""
+    return dict(sorted(current_session().unfinished_map.items()))
+
+
+def background(work: Callable[..., Any], *args: Any, **options: Any) -> Handle:
+    """Call a function that waits for engines, such as `pxtools.collect`, in the background; return its handle.
+
+    Examples
+    --------
+    >>> handle = background(collect, "x")      # doctest: +SKIP
+    >>> handle.result(timeout=10)      # doctest: +SKIP
+    """
+    _ = current_session().wire
+    return Handle(getattr(work, "__name__", "work"), functools.partial(work, *args, **options))
+
+
+def within(seconds: float) -> AbstractContextManager[Any]:
+    """Wait at most so many seconds for engines in all that a block does; then interrupt them.
+
+    Examples
+    --------
+    >>> with within(5):      # doctest: +SKIP
+    ...     push("a")
+    """
+    return waiting.within(seconds)
 
 
 def sample(function: Callable[..., Any], *, timeout: float | None = None, **options: Any) -> Any:
@@ -240,7 +269,7 @@ class Parallel:
         """Call the function here."""
         return self.function(*args, **kwargs)
 
-    def map(self, *iterables: Iterable[Any]) -> list[Any]:
+    def map(self, *iterables: Iterable[Any]) -> Any:
         """Return the results for the items, in their order unless the decorator said ``ordered=False``."""
         return map(self.function, *iterables, **self.options)
 

@@ -76,6 +76,10 @@ class PxTimeout(PxError, TimeoutError):
     """The work did not end in the time given."""
 
 
+class PxCancelled(PxError):
+    """The work was cancelled through its handle."""
+
+
 class PxInterrupted(ShortTraceback, KeyboardInterrupt):
     """Ctrl-C, after the engines were interrupted too: ends "run all" as any KeyboardInterrupt does."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import ipyparallel as ipp
 import psutil
 
+from pxtools.engines.health import is_stopped
 from pxtools.engines.reaper import Reaper
 from pxtools.errors import PxClusterError
 
@@ -71,6 +72,9 @@ class Connection:
         pids
             Process ids of the engines that run on this host.
         """
+        for engine_id in engine_ids:
+            if engine_id in pids and is_stopped(pids[engine_id]):  # it would not hear
+                os.kill(pids[engine_id], signal.SIGKILL)
         self.client.shutdown(targets=engine_ids, block=False)
         if self._wait_until_gone(engine_ids, _SHUTDOWN_S):
             return

@@ -6,7 +6,6 @@ cross: the engine pickles its answer, and it is read here, guarded.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 import platform
@@ -16,136 +15,23 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import ipyparallel as ipp
 import psutil
 
 import pxtools
+from pxtools.engines.calls import Call, Message, Reply, frozen_message, name_engines, raise_if_lost
 from pxtools.engines.cluster import Connection
-from pxtools.errors import PxClusterError, PxEngineLost, PxInterrupted, PxTimeout
+from pxtools.engines.health import is_stopped
+from pxtools.errors import PxClusterError
 from pxtools.remote import sharing
 
-Message = dict[str, Any]
+__all__ = ["Call", "Message", "Reply", "Wire", "frozen_message", "name_engines", "raise_if_lost"]
 
-#: seconds between two looks at running work, for progress and interrupts
-TICK_S = 0.05
-#: seconds that interrupted engines get to become idle
-INTERRUPT_GRACE_S = 2.0
-
-
-@dataclass
-class Reply:
-    """What one engine answered, and what it printed and displayed on the way."""
-
-    engine_id: int
-    answer: Message | None = None
-    failure: Message | None = None
-    lost: str | None = None
-    stdout: str = ""
-    stderr: str = ""
-    outputs: list[Message] = field(default_factory=list)
-
-
-class Call:
-    """Work that has been sent to engines.
-
-    Attributes
-    ----------
-    pending
-        Engine id to ipyparallel's result, for engines that have not answered.
-    replies
-        Engine id to answer.
-    """
-
-    def __init__(self, wire: Wire, results: dict[int, Any]) -> None:
-        self.wire = wire
-        self.pending = dict(results)
-        self.results = dict(results)
-        self.replies: dict[int, Reply] = {}
-
-    def poll(self, timeout_s: float = 0.0) -> bool:
-        """Wait at most so long; return whether every engine has answered."""
-        if self.pending:
-            concurrent.futures.wait(self.pending.values(), timeout=timeout_s)
-        for engine_id, result in list(self.pending.items()):
-            if result.done():
-                reply = self.replies[engine_id] = _reply(engine_id, result)
-                del self.pending[engine_id]
-                if reply.lost and self.pending:
-                    self.wire.on_loss(f"engine {engine_id} died ({reply.lost}); waiting for the others")
-        return not self.pending
-
-    def printed(self) -> dict[int, str]:
-        """Return what each engine has printed so far."""
-        return {i: _text(result, "stdout") for i, result in self.results.items()}
-
-    def wait(self, timeout_s: float | None = None, tick: Callable[[Call], None] | None = None) -> dict[int, Reply]:
-        """Wait for all engines.
-
-        Parameters
-        ----------
-        timeout_s
-            After so many seconds the engines are interrupted and `PxTimeout` is raised.
-        tick
-            Called about twenty times a second with this call, for progress.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            After the engines were interrupted.
-        """
-        started = time.monotonic()
-        try:
-            while not self.poll(TICK_S):
-                if tick is not None:
-                    tick(self)
-                if timeout_s is not None and time.monotonic() - started > timeout_s:
-                    stuck = self.interrupt()
-                    raise PxTimeout(_timeout_message(timeout_s, sorted(self.results), stuck))
-        except KeyboardInterrupt:
-            raise interrupted(self.results, self.interrupt()) from None
-        return {i: self.replies[i] for i in self.results}
-
-    def interrupt(self) -> list[int]:
-        """Interrupt the engines that still work; return those that did not stop in time."""
-        busy = list(self.pending)
-        if busy:
-            self.wire.interrupt(busy)
-            self.poll(INTERRUPT_GRACE_S)
-        return sorted(self.pending)
-
-
-def interrupted(engines: Iterable[int], stuck: list[int]) -> PxInterrupted:
-    """Return the exception for a Ctrl-C that the engines were told of."""
-    if stuck:
-        return PxInterrupted(_stuck_message(stuck))
-    return PxInterrupted(f"{name_engines(engines)} were interrupted and are idle.")
-
-
-def _timeout_message(timeout_s: float, engines: list[int], stuck: list[int]) -> str:
-    text = f"no end after {timeout_s:g} s on {name_engines(engines)}; they were interrupted."
-    return text + ("\n" + _stuck_message(stuck) if stuck else "\nGive more time with `--timeout S`.")
-
-
-def _stuck_message(stuck: list[int]) -> str:
-    return f"{name_engines(stuck)} cannot be interrupted. Replace: `%pxcluster restart -t {','.join(map(str, stuck))}`."
-
-
-def name_engines(engine_ids: Iterable[int]) -> str:
-    """Return `engine 3`, or `engines 0-2, 5`: runs of numbers are folded."""
-    ids = sorted(engine_ids)
-    runs: list[list[int]] = []
-    for i in ids:
-        if runs and i == runs[-1][-1] + 1:
-            runs[-1].append(i)
-        else:
-            runs.append([i])
-    words = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-    return ("engine " if len(ids) == 1 else "engines ") + ", ".join(words)
+#: seconds for which a look at the engines' processes is good
+_LOOK_S = 0.2
 
 
 class Wire:
@@ -161,24 +47,71 @@ class Wire:
         #: large arrays go to engines of this host through files in here
         self.folder = sharing.make_folder()
         self._calls: weakref.WeakSet[Call] = weakref.WeakSet()
-        #: called with a line when an engine is lost while others still work
-        self.on_loss: Callable[[str], None] = lambda line: None
+        #: called with a line for the user when an engine dies, freezes or comes back
+        self.say: Callable[[str], None] = lambda line: None
+        self._frozen: set[int] = set()
+        self._looked_at = 0.0
+        self._left_out: set[int] = set()
         connection.remove_at_end(self.folder, sharing.disk_path(self.folder))
 
     @property
-    def ids(self) -> list[int]:
-        """Engine numbers that are alive now."""
+    def alive(self) -> list[int]:
+        """Engine numbers that exist now, frozen ones too."""
         return sorted(self.client.ids)
 
+    @property
+    def ids(self) -> list[int]:
+        """Engine numbers that can be used now."""
+        frozen = self.frozen()
+        return [i for i in self.alive if i not in frozen]
+
+    def local_pids(self) -> dict[int, int]:
+        """Return the process id of each engine that is known to run on this host."""
+        here = platform.node()
+        return {i: said["pid"] for i, said in list(self.engines.items()) if said["host"] == here}
+
+    def frozen(self) -> set[int]:
+        """Return the engines of this host whose process is stopped (SIGSTOP, a debugger)."""
+        now = time.monotonic()
+        if now - self._looked_at > _LOOK_S:
+            self._frozen = {i for i, pid in self.local_pids().items() if is_stopped(pid)}
+            self._looked_at = now
+        return self._frozen
+
     def prepare(self) -> list[int]:
-        """Bring the code that runs on engines to those that are new here; return their numbers."""
-        alive = self.ids
+        """Bring the code that runs on engines to those that are new here.
+
+        Returns
+        -------
+        list of int
+            Engines that are new, and those that were frozen and go on: what happened meanwhile they do not know.
+        """
+        alive = self.alive
+        for engine_id in self.engines.keys() - set(alive):
+            self.sweep(engine_id)
         self.engines = {i: said for i, said in self.engines.items() if i in alive}
         new = [i for i in alive if i not in self.engines]
         if new:
             self._bring_code(new)
             self.engines.update(self.describe(new))
-        return new
+        return [*new, *self._returned()]
+
+    def _returned(self) -> list[int]:
+        """Return engines that go on after they were frozen; say who comes and goes."""
+        frozen = self.frozen().intersection(self.engines)
+        back = sorted((self._left_out - frozen).intersection(self.engines))
+        if frozen - self._left_out:
+            self.say(frozen_message(frozen - self._left_out))
+        if back:
+            self.say(f"{name_engines(back)} {'goes' if len(back) == 1 else 'go'} on, and is used again")
+        self._left_out = frozen
+        return back
+
+    def sweep(self, engine_id: int) -> None:
+        """Remove the files that a dead engine left for this client."""
+        pid = self.local_pids().get(engine_id)
+        if pid is not None:
+            sharing.sweep(self.folder, pid)
 
     def describe(self, engines: list[int]) -> dict[int, Message]:
         """Ask engines what they are: process, host, versions, memory, directory."""
@@ -269,57 +202,35 @@ class Wire:
         queues = self.client.queue_status(verbose=False)
         return [i for i in engines if i in ours or queues.get(i, {}).get("queue") or queues.get(i, {}).get("tasks")]
 
+    def tasks_of(self, engines: Iterable[int]) -> set[str]:
+        """Return the ids of the balanced work that the hub has given to engines."""
+        queues = self.client.queue_status(sorted(engines), verbose=True)
+        return {message for queue in queues.values() if isinstance(queue, dict) for message in queue.get("tasks", ())}
+
+    def abandon(self, results: list[Any], engines: Iterable[int]) -> None:
+        """Have engines drop work, what they are at and what waits; frozen ones will when they go on."""
+        self.abort(results, engines)
+        self.interrupt(sorted(engines))
+
+    def abort(self, results: list[Any], engines: Iterable[int]) -> None:
+        """Have engines pass over work that they have not begun."""
+        if results:
+            with contextlib.suppress(Exception):  # some are done already
+                self.client.abort(results, targets=sorted(engines), block=False)
+
+    def not_begun(self, results: Mapping[int, Any]) -> list[int]:
+        """Return the engines that have work of somebody else before this."""
+        if not results:
+            return []
+        queues = self.client.queue_status(list(results), verbose=True)
+        return [i for i, result in results.items() if result.msg_ids[0] in queues.get(i, {}).get("queue", [])[1:]]
+
     def interrupt(self, engines: list[int]) -> None:
         """Send SIGINT to engines through the process that watches over each."""
         alive = [i for i in engines if i in self.client.ids]
         if alive:
             with contextlib.suppress(Exception):
                 self.client.send_signal(signal.SIGINT, targets=alive, block=False)
-
-
-def read_reply(result: Any, engine_id: int = -1) -> Reply:
-    """Return the reply of a finished result, whatever it is."""
-    return _reply(engine_id, result)
-
-
-def _reply(engine_id: int, result: Any) -> Reply:
-    reply = Reply(engine_id)
-    sharing.give_back(getattr(result, "pxtools_lent", None))
-    try:
-        data, lent = result.get(timeout=0)
-    except ipp.error.RemoteError as error:
-        died = error.ename == "EngineError"
-        reply.lost = "killed, or out of memory?" if died else f"{error.ename}: {error.evalue}"
-        return reply
-    except Exception as error:
-        reply.lost = f"{type(error).__name__}: {error}"
-        return reply
-    result.wait_for_output(timeout=1.0)
-    reply.stdout, reply.stderr = _text(result, "stdout"), _text(result, "stderr")
-    outputs = result.outputs
-    reply.outputs = list(outputs[0] if outputs and isinstance(outputs[0], list) else outputs)
-    try:
-        content = sharing.decode(data, lent)
-    except Exception as error:
-        reply.failure = {"type": type(error).__name__, "message": f"its answer cannot be read here: {error}"}
-        return reply
-    reply.answer, reply.failure = content.get("ok"), content.get("failure")
-    return reply
-
-
-def _text(result: Any, stream: str) -> str:
-    value = getattr(result, stream)
-    return value if isinstance(value, str) else "".join(value)
-
-
-def raise_if_lost(replies: Mapping[int, Reply]) -> None:
-    """Raise `PxEngineLost` naming the engines that died."""
-    lost = [i for i, reply in replies.items() if reply.lost]
-    if lost:
-        raise PxEngineLost(
-            f"{name_engines(lost)} died during this work ({replies[lost[0]].lost}); what the others did is kept.\n"
-            f"`%pxcluster resize -n {len(replies)}` brings new ones up, with the same imports and names."
-        )
 
 
 def own_sources() -> dict[str, tuple[str, str, bool]]:

@@ -14,14 +14,29 @@ from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics
+from IPython.core.magic_arguments import argument
 
+from pxtools.engines.waiting import within
 from pxtools.errors import PxUsageError, error_name, nearest
 from pxtools.names import parse_rename
 from pxtools.session.core import Session
 from pxtools.session.failures import show_short
+from pxtools.session.handle import Handle
 
 #: keywords that go on with the expression before them
 _CONTINUES = frozenset({"if", "else", "for", "in", "and", "or", "is", "not", "async"})
+#: characters of a line that name its work
+_TITLE = 60
+
+
+def waits(magic: Any) -> Any:
+    """Give a magic the options that `PxMagics.carry_out` serves: ``--timeout`` and ``--noblock``."""
+    for option in (
+        argument("--noblock", action="store_true", help="Return a handle: .done, .progress, .result(), .cancel()."),
+        argument("--timeout", type=float, help="Interrupt the engines after so many seconds."),
+    ):
+        magic = option(magic)
+    return magic
 
 
 class PxMagics(Magics):
@@ -36,6 +51,32 @@ class PxMagics(Magics):
     def names(self, local_ns: Mapping[str, Any] | None) -> ChainMap[str, Any]:
         """Return the names that the line sees: the calling function's locals before the notebook's."""
         return ChainMap(dict(self.locals_only(local_ns)), self.session.namespace)
+
+    def carry_out(
+        self, args: argparse.Namespace, work: Callable[[], Any], take: Callable[[Any], Any] = lambda value: value
+    ) -> Any:
+        """Do what a magic was asked for, within `--timeout`; with `--noblock` in the background.
+
+        Parameters
+        ----------
+        work
+            Sends, waits, and returns a value. It shows nothing.
+        take
+            Shows the value, and returns what the magic returns; in the background at the first `result()`.
+
+        Returns
+        -------
+        What `take` returns, or a `Handle`.
+        """
+
+        def limited() -> Any:
+            with within(args.timeout):
+                return work()
+
+        if not args.noblock:
+            return take(limited())
+        _ = self.session.wire  # found or started now, with its words on the screen
+        return Handle(args.magic, limited, take)
 
     def locals_only(self, local_ns: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """Return the calling function's locals; nothing at the top level of the notebook."""
@@ -77,6 +118,7 @@ def read_line(magic: Any, line: str, check: Callable[[str], object] | None = Non
         args = parser.parse_args([unquoted(word) for word in words])
     except UsageError as error:
         raise _usage_error(parser, str(error), words) from None
+    args.magic = f"%{parser.prog.lstrip('%')} {line.strip()}".strip()[:_TITLE]
     if takes_rest:
         n_options = len(words) - len(args.rest)
         args.rest = _after(line, words[:n_options])
@@ -100,7 +142,7 @@ def _with_options_behind(
         if again.rest:
             raise _usage_error(parser, f"unrecognized arguments: {again.rest[0]}", again.rest)
         check(rest)
-        again.rest = rest.strip()
+        again.rest, again.magic = rest.strip(), args.magic
         return again
     check(args.rest)
     return args

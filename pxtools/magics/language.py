@@ -12,8 +12,9 @@ from typing import Any
 from pxtools.engines import Reply
 from pxtools.errors import PxUsageError
 from pxtools.magics.common import PxMagics
-from pxtools.magics.display import Progress, label, show_replies
+from pxtools.magics.display import label, show_replies
 from pxtools.session.core import Session
+from pxtools.session.handle import Handle
 from pxtools.session.languages import r_function
 from pxtools.session.run import Cell, Running, submit
 
@@ -80,26 +81,30 @@ class LiveOutput:
 class LanguageMagics(PxMagics):
     """A magic whose cell runs in another language on the engines."""
 
-    def run(self, cell: Cell, args: Any, local: Mapping[str, Any]) -> Running | None:
+    def run(self, cell: Cell, args: Any, local: Mapping[str, Any]) -> Handle | None:
         """Run a cell and show what it printed and drew; return a handle at once with ``--noblock``."""
         running = submit(self.session, cell, local)
-        if args.noblock:
-            return running
         live = LiveOutput()
-        progress = Progress(self.shell, "engines at work") if self.session.settings.progress else None
 
-        def tick(call: Any) -> None:
-            live.tick(call.printed())
-            if progress is not None:
-                progress.update(running.progress(), len(call.replies) / len(call.results))
+        def wait() -> Running:
+            progress = self.session.progress("engines at work")
 
-        try:
-            result = running.finish(args.timeout, tick)
-        finally:
-            if progress is not None:
-                n_done, n = len(running.call.replies), len(running.call.results)
-                progress.close(f"{n_done}/{n} engines done", n_done / n)
-        show_replies(live.rest(result.replies))
-        if result.error is not None:
-            raise result.error
-        return None
+            def tick(call: Any) -> None:
+                if not args.noblock:
+                    live.tick(call.printed())
+                progress.update(call.progress(), call.fraction())
+
+            try:
+                return running.wait(tick=tick)
+            finally:
+                progress.close(running.call.progress(), running.call.fraction())
+
+        def take(ended: Running) -> dict[str, Any] | None:
+            result = ended.finish()
+            show_replies(live.rest(result.replies))
+            if result.error is not None:
+                raise result.error
+            return result.outputs if args.noblock else None
+
+        handle: Handle | None = self.carry_out(args, wait, take)
+        return handle

@@ -9,10 +9,10 @@ from IPython.core.magic import line_cell_magic, magics_class, needs_local_scope,
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import read_line
+from pxtools.magics.common import read_line, waits
 from pxtools.magics.language import LanguageMagics, dotted_names
+from pxtools.session.handle import Handle
 from pxtools.session.languages import R, language_cell
-from pxtools.session.run import Running
 
 
 @magics_class
@@ -40,10 +40,9 @@ class PxR(LanguageMagics):
     @argument("--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
     @argument("--how", help="Combine what comes back: list, concat, stack, dict, first or same.")
     @argument("--seed", type=int, help="Independent L'Ecuyer streams, one per engine, reproducible.")
-    @argument("--timeout", type=float, help="Interrupt the engines after so many seconds.")
-    @argument("--noblock", action="store_true", help="Return a handle at once: .done, .result(), .cancel().")
+    @waits
     @argument("rest", nargs=argparse.REMAINDER, help="R code on the line itself.")
-    def pxR(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Running | None:
+    def pxR(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Handle | None:
         """Run R on every engine.
 
         The short flags are those of `%%R`. Names given by `-i` are pushed and converted on the engines; `-o` names come

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from IPython.core.magic import line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from pxtools.magics.common import PxMagics, read_line
+from pxtools.magics.common import PxMagics, read_line, waits
 from pxtools.session.state import clear
 
 
@@ -16,9 +18,10 @@ class PxClear(PxMagics):
     @no_var_expand
     @line_magic
     @magic_arguments()
+    @waits
     @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
     @argument("names", nargs="*", help="Names to delete; all of the user's when none is given.")
-    def pxclear(self, line: str) -> None:
+    def pxclear(self, line: str) -> Any:
         """Delete names on the engines; without names, everything that is the user's.
 
         Examples
@@ -27,4 +30,4 @@ class PxClear(PxMagics):
         >>> %pxclear a b
         """
         args = read_line(self.pxclear, line)
-        clear(self.session, args.names, targets=args.targets)
+        return self.carry_out(args, lambda: clear(self.session, args.names, targets=args.targets), lambda gone: None)

@@ -9,7 +9,7 @@ from IPython.core.magic import line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, expression, read_line
+from pxtools.magics.common import PxMagics, expression, read_line, waits
 from pxtools.session.state import collect
 
 
@@ -22,6 +22,7 @@ class PxCollect(PxMagics):
     @magic_arguments()
     @argument("-o", "--out", help="Bind the result to this name, too.")
     @argument("--how", help="list, concat, stack, dict, first or same; a PerEngine value when left out.")
+    @waits
     @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
     @argument("rest", nargs=argparse.REMAINDER, help="A name or an expression, evaluated on the engines.")
     def pxcollect(self, line: str) -> Any:
@@ -39,7 +40,7 @@ class PxCollect(PxMagics):
             raise PxUsageError("nothing to collect. Write `%pxcollect NAME`.")
         if args.out is not None and not args.out.isidentifier():
             raise PxUsageError(f"`-o {args.out}`: give a name.")
-        value = collect(self.session, args.rest, how=args.how, targets=args.targets)
+        value = self.carry_out(args, lambda: collect(self.session, args.rest, how=args.how, targets=args.targets))
         if args.out is not None:
             self.session.namespace[args.out] = value
         return value

@@ -11,7 +11,7 @@ from IPython.display import HTML, display
 
 from pxtools.errors import PxUsageError
 from pxtools.languages.cython_build import CythonFlags
-from pxtools.magics.common import PxMagics, evaluate, expressions, read_line
+from pxtools.magics.common import PxMagics, evaluate, expressions, read_line, waits
 from pxtools.magics.display import show_replies
 from pxtools.session.cython import CythonResult, cython_on
 
@@ -49,8 +49,8 @@ class PxCython(PxMagics):
     @argument("--check", metavar="NAME", help="Compare with this Python function; NAME=COMPILED if need be.")
     @argument("--bounds", default="(0, 1)", help="Of the points of --check: (low, high), or a pair per argument.")
     @argument("--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
-    @argument("--timeout", type=float, help="Interrupt engines that take longer to load it.")
-    def pxcython(self, line: str, cell: str) -> None:
+    @waits
+    def pxcython(self, line: str, cell: str) -> Any:
         """Compile a Cython cell once and bind its names here and on every engine.
 
         The short flags are those of `%%cython`. A cell that does not compile changes nothing anywhere. Functions and
@@ -68,17 +68,9 @@ class PxCython(PxMagics):
             raise PxUsageError("there is nothing to compile. Write Cython below `%%pxcython`.")
         lists: dict[str, Any] = {key: tuple(getattr(args, key)) for key in _LISTS}
         flags = CythonFlags(**lists, **{key: getattr(args, key) for key in _SINGLE})
-        result = cython_on(
-            self.session,
-            cell,
-            flags,
-            force=args.force,
-            check=args.check,
-            bounds=evaluate(expressions(args.bounds)[0], self.names(None)),
-            targets=args.targets,
-            timeout_s=args.timeout,
-        )
-        self._show(result)
+        bounds = evaluate(expressions(args.bounds)[0], self.names(None))
+        options = {"force": args.force, "check": args.check, "bounds": bounds, "targets": args.targets}
+        return self.carry_out(args, lambda: cython_on(self.session, cell, flags, **options), self._show)
 
     def _show(self, result: CythonResult) -> None:
         show_replies(result.replies)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from IPython.core.magic import line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, read_line
+from pxtools.magics.common import PxMagics, read_line, waits
 from pxtools.magics.display import Table
 from pxtools.session.doctor import Findings, examine
 
@@ -18,9 +20,10 @@ class PxDoctor(PxMagics):
     @no_var_expand
     @line_magic
     @magic_arguments()
+    @waits
     @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
     @argument("rest", nargs="*", help="Nothing.")
-    def pxdoctor(self, line: str) -> Table:
+    def pxdoctor(self, line: str) -> Any:
         """Show versions, compilers, languages and thread settings, here and on the engines.
 
         What differs is marked with `≠`. For each thing that does not work there is the reason and the line to type.
@@ -32,7 +35,7 @@ class PxDoctor(PxMagics):
         args = read_line(self.pxdoctor, line)
         if args.rest:
             raise PxUsageError(f"%pxdoctor takes no `{args.rest[0]}`. `%pxdoctor?` shows its options.")
-        return as_table(examine(self.session, targets=args.targets))
+        return self.carry_out(args, lambda: examine(self.session, targets=args.targets), as_table)
 
 
 def as_table(findings: Findings) -> Table:

@@ -9,7 +9,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import display
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, read_line
+from pxtools.magics.common import PxMagics, read_line, waits
 from pxtools.session.state import push
 
 
@@ -26,6 +26,7 @@ class PxExpr(PxMagics):
     @argument("--blocks", default="auto", help="Blocks in each dimension: auto or a number.")
     @argument("--form", default="auto", help="auto, cholesky, sqrt, information or sequential.")
     @argument("--dtype", help="float64 or float32.")
+    @waits
     @argument("--explain", action="store_true", help="Show the steps with flops and times, and the graph.")
     @argument("--source", choices=("python", "c"), help="With --explain: the same work as code.")
     @argument("name", help="The function that is made.")
@@ -58,10 +59,16 @@ class PxExpr(PxMagics):
             dtype=args.dtype,
         )
         self.session.namespace[args.name] = formula
-        if self.session.is_connected:
-            push(self.session, [args.name])
-        if not args.explain:
-            return formula
-        print(formula.explain(source=args.source))
-        display(formula.graph())
-        return None
+
+        def show(n_bytes: int) -> Any:
+            if not args.explain:
+                return formula
+            print(formula.explain(source=args.source))
+            display(formula.graph())
+            return None
+
+        return (
+            self.carry_out(args, lambda: push(self.session, [args.name]), show)
+            if self.session.is_connected
+            else show(0)
+        )

@@ -8,7 +8,7 @@ from IPython.core.magic import line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, read_line
+from pxtools.magics.common import PxMagics, read_line, waits
 from pxtools.session.scatter import gather
 
 
@@ -20,6 +20,7 @@ class PxGather(PxMagics):
     @line_magic
     @magic_arguments()
     @argument("-o", "--out", help="Bind the result to this name, too.")
+    @waits
     @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
     @argument("name", nargs="?", help="A name on the engines.")
     def pxgather(self, line: str) -> Any:
@@ -32,7 +33,7 @@ class PxGather(PxMagics):
         args = read_line(self.pxgather, line)
         if not args.name or not args.name.isidentifier():
             raise PxUsageError("name what to gather: `%pxgather A`.")
-        value = gather(self.session, args.name, targets=args.targets)
+        value = self.carry_out(args, lambda: gather(self.session, args.name, targets=args.targets))
         if args.out is not None:
             self.session.namespace[args.out] = value
         return value

@@ -11,7 +11,8 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
 from pxtools.kalman import FilterResult, model_from_cell
-from pxtools.magics.common import PxMagics, evaluate, expressions, read_line
+from pxtools.magics.common import PxMagics, evaluate, expressions, read_line, waits
+from pxtools.session.handle import Handle
 from pxtools.session.kalman import filter_on
 
 
@@ -32,10 +33,12 @@ class PxKalman(PxMagics):
     @argument("--until", help='When the fit stops, such as "gain<1e-6 iterations<500".')
     @argument("--form", default="auto", help="auto, univariate, cholesky, sqrt or information.")
     @argument("-t", "--targets", help="Filter there: 0, 0,2, ::2, all, or a view; many series are split over them.")
-    @argument("--timeout", type=float, help="Interrupt the engines after so many seconds.")
+    @waits
     @argument("-o", "--out", help="Bind the FilterResult to this name, too.")
     @argument("rest", nargs=argparse.REMAINDER, help="MODEL OBSERVATIONS; in a cell OBSERVATIONS alone.")
-    def pxkalman(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> FilterResult:
+    def pxkalman(
+        self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None
+    ) -> FilterResult | Handle:
         """Filter observations with a linear Gaussian state-space model.
 
         The line form names a `StateSpaceModel` and the observations: `(n_steps, n_obs)`, `(n_series, n_steps, n_obs)`,
@@ -54,25 +57,15 @@ class PxKalman(PxMagics):
         operands = line_operands(args.rest) if cell is None else cell_operands(args.rest)
         *models, observations = (evaluate(node, known) for node in operands)
         model = models[0] if models else model_from_cell(cell or "", known)
-        result = filter_on(
-            self.session,
-            model,
-            observations,
-            targets=args.targets,
-            timeout_s=args.timeout,
-            local=self.locals_only(local_ns),
-            smooth=args.smooth,
-            forecast=args.forecast,
-            level=args.level,
-            fit=args.fit,
-            until=args.until,
-            starts=args.starts,
-            seed=args.seed,
-            form=args.form,
-        )
+        options = {key: getattr(args, key) for key in _OPTIONS}
+        local = self.locals_only(local_ns)
+        result = self.carry_out(args, lambda: filter_on(self.session, model, observations, local=local, **options))
         if args.out is not None:
             self.session.namespace[args.out] = result
         return result
+
+
+_OPTIONS = ("targets", "smooth", "forecast", "level", "fit", "until", "starts", "seed", "form")
 
 
 def line_operands(text: str) -> list[ast.expr]:

@@ -10,7 +10,7 @@ from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_v
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, evaluate, expressions, read_line
+from pxtools.magics.common import PxMagics, evaluate, expressions, read_line, waits
 from pxtools.magics.language import name_r_functions, r_functions
 from pxtools.session.mapping import map_on
 
@@ -26,9 +26,10 @@ class PxMap(PxMagics):
     @line_magic
     @magic_arguments()
     @argument("-o", "--out", help="Bind the results to this name, too.")
-    @argument("--unordered", action="store_true", help="Results in the order in which they are ready.")
+    @argument("--unordered", action="store_true", help="An iterator over results as they are ready.")
     @argument("--chunksize", default="auto", help="Items per message, or auto: follows the time an item takes.")
-    @argument("--timeout", type=float, help="Interrupt the engines after so many seconds.")
+    @argument("--retries", type=int, default=0, help="Try an item that raises so many times more.")
+    @waits
     @argument("--seed", type=int, help="Give each item its own px_rng, the same on any number of engines.")
     @argument("--return-exceptions", action="store_true", help="Put exceptions among the results.")
     @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
@@ -57,7 +58,9 @@ class PxMap(PxMagics):
             chunksize=int(args.chunksize) if args.chunksize.isdecimal() else args.chunksize,
             seed=args.seed,
             return_exceptions=args.return_exceptions,
+            retries=args.retries,
             timeout_s=args.timeout,
+            block=not args.noblock,
             targets=args.targets,
             local=self.locals_only(local_ns),
             labels=[ast.unparse(node) for node in nodes[1:]],

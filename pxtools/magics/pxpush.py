@@ -9,7 +9,7 @@ from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_v
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, evaluate, names_and_values, read_line
+from pxtools.magics.common import PxMagics, evaluate, names_and_values, read_line, waits
 from pxtools.session.state import push
 
 
@@ -21,9 +21,10 @@ class PxPush(PxMagics):
     @needs_local_scope
     @line_magic
     @magic_arguments()
+    @waits
     @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
     @argument("rest", nargs=argparse.REMAINDER, help="Names, and name=expression.")
-    def pxpush(self, line: str, local_ns: dict[str, Any] | None = None) -> None:
+    def pxpush(self, line: str, local_ns: dict[str, Any] | None = None) -> Any:
         """Send names of the notebook to the engines, functions and classes with all that they use.
 
         Only what changed travels. `name=expression` sets the engines' value and keeps it until the notebook rebinds
@@ -39,10 +40,8 @@ class PxPush(PxMagics):
         if not names and not values:
             raise PxUsageError("nothing to push. Write `%pxpush a b x=1+2`.")
         known = self.names(local_ns)
-        push(
-            self.session,
-            names,
-            {name: evaluate(node, known) for name, node in values.items()},
-            targets=args.targets,
-            local=self.locals_only(local_ns),
+        given = {name: evaluate(node, known) for name, node in values.items()}
+        local = self.locals_only(local_ns)
+        return self.carry_out(
+            args, lambda: push(self.session, names, given, targets=args.targets, local=local), lambda n_bytes: None
         )

@@ -10,7 +10,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxError, PxUsageError
 from pxtools.magics import nested
-from pxtools.magics.common import PxMagics, read_line, renames
+from pxtools.magics.common import PxMagics, read_line, renames, waits
 from pxtools.magics.display import LastValues, Table, show_replies
 from pxtools.results import human_bytes
 from pxtools.session.run import Cell, Running, RunResult, plan, submit, syntax_error
@@ -30,8 +30,7 @@ class PxRun(PxMagics):
     @argument("--how", help="Combine what comes back: list, concat, stack, dict, first or same.")
     @argument("--local", action="store_true", help="Run here as well; only -o names are collected then.")
     @argument("--seed", type=int, help="Seed px_rng, random and numpy.random, independently on each engine.")
-    @argument("--timeout", type=float, help="Interrupt the engines after so many seconds.")
-    @argument("--noblock", action="store_true", help="Return a handle at once: .done, .result(), .cancel().")
+    @waits
     @argument("--no-auto", action="store_true", help="Push and collect only what -i and -o name.")
     @argument("--explain", action="store_true", help="List what would travel, and why; run nothing.")
     @argument("--out", help="Bind the last expression's values to this name.")
@@ -65,10 +64,14 @@ class PxRun(PxMagics):
         if args.explain:
             return explain(self.session, asked, local)
         running = submit(self.session, asked, local)
-        if args.noblock:
-            return running
         failed_here = args.local and not self._run_here(asked.code)
-        return self._finish(running, args, failed_here)
+
+        def take(ended: Running) -> Any:
+            result = ended.finish()
+            shown = self._show(result, args.out, failed_here)
+            return result.outputs if args.noblock else shown
+
+        return self.carry_out(args, lambda: self._wait(running), take)
 
     def _route(self, magic: str, inner: nested.Nested, args: Any, local_ns: Any) -> Any:
         """Give the cell to the language's own magic."""
@@ -104,20 +107,12 @@ class PxRun(PxMagics):
         self.session.namespace.update(px_rank=-1, px_size=len(self.session.wire.ids))
         return bool(self.shell.run_cell(code, store_history=False).success)
 
-    def _finish(self, running: Running, args: Any, failed_here: bool) -> Any:
-        progress = self.session.progress("engines at work") if self.session.progress else None
-
-        def tick(call: Any) -> None:
-            if progress is not None:
-                progress.update(running.progress(), len(call.replies) / len(call.results))
-
+    def _wait(self, running: Running) -> Running:
+        progress = self.session.progress("engines at work")
         try:
-            result = running.finish(args.timeout, tick)
+            return running.wait(tick=lambda call: progress.update(call.progress(), call.fraction()))
         finally:
-            if progress is not None:
-                n_done, n = len(running.call.replies), len(running.call.results)
-                progress.close(f"{n_done}/{n} engines done", n_done / n)
-        return self._show(result, args.out, failed_here)
+            progress.close(running.call.progress(), running.call.fraction())
 
     def _show(self, result: RunResult, out: str | None, failed_here: bool) -> Any:
         show_replies(result.replies)

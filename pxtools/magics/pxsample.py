@@ -45,9 +45,7 @@ class PxSample(PxMagics):
     @argument("--timeout", type=float, help="Stop after so many seconds, and keep the draws.")
     @argument("--checkpoint", help="File that keeps the state of the run.")
     @argument("--resume", action="store_true", help="Go on from the checkpoint, if there is one.")
-    @argument(
-        "--noblock", action="store_true", help="Return at once; the value has `.samples`, `.result()`, `.cancel()`."
-    )
+    @argument("--noblock", action="store_true", help="Return a handle: .samples, .done, .result(), .cancel().")
     @argument("--plot", action="store_true", help="Show the picture, too.")
     @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
     @argument("-o", "--out", help="Bind the Samples to this name, too.")

@@ -9,7 +9,7 @@ from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_v
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, evaluate, names_and_values, read_line
+from pxtools.magics.common import PxMagics, evaluate, names_and_values, read_line, waits
 from pxtools.session.scatter import scatter
 
 
@@ -23,9 +23,10 @@ class PxScatter(PxMagics):
     @magic_arguments()
     @argument("--axis", type=int, default=0, help="Axis along which arrays are cut.")
     @argument("--flatten", action="store_true", help="One item per engine arrives as the item itself.")
+    @waits
     @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
     @argument("rest", nargs=argparse.REMAINDER, help="Names, and name=expression; --flatten and --axis may follow.")
-    def pxscatter(self, line: str, local_ns: dict[str, Any] | None = None) -> None:
+    def pxscatter(self, line: str, local_ns: dict[str, Any] | None = None) -> Any:
         """Cut lists, arrays or DataFrames into consecutive pieces, one per engine, under the same name there.
 
         `%pxgather` puts them together exactly as they were.
@@ -42,5 +43,9 @@ class PxScatter(PxMagics):
         known = self.names(local_ns)
         pieces = {name: self.lookup(name, local_ns) for name in names}
         pieces |= {name: evaluate(node, known) for name, node in values.items()}
-        for name, value in pieces.items():
-            scatter(self.session, name, value, axis=args.axis, flatten=args.flatten, targets=args.targets)
+        options = {"axis": args.axis, "flatten": args.flatten, "targets": args.targets}
+        return self.carry_out(
+            args,
+            lambda: [scatter(self.session, name, value, **options) for name, value in pieces.items()],
+            lambda lengths: None,
+        )

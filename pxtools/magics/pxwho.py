@@ -8,7 +8,7 @@ from IPython.core.magic import line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.engines.wire import name_engines
-from pxtools.magics.common import PxMagics, read_line
+from pxtools.magics.common import PxMagics, read_line, waits
 from pxtools.magics.display import Table
 from pxtools.results import human_bytes
 from pxtools.session.state import who
@@ -21,8 +21,9 @@ class PxWho(PxMagics):
     @no_var_expand
     @line_magic
     @magic_arguments()
+    @waits
     @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
-    def pxwho(self, line: str) -> Table:
+    def pxwho(self, line: str) -> Any:
         """List the names on the engines: type, shape, size, whether all hold the same.
 
         Examples
@@ -31,10 +32,13 @@ class PxWho(PxMagics):
         """
         args = read_line(self.pxwho, line)
         engines = self.session.targets(args.targets)
-        table = who(self.session, targets=engines)
-        sent = f"{human_bytes(self.session.ledger.bytes_sent)} sent so far"
-        header = ("name", "type", "shape", "size", "", "engines", "value")
-        return Table(header, [row(name, held, len(engines)) for name, held in table.items()], caption=sent)
+
+        def show(table: dict[str, Any]) -> Table:
+            sent = f"{human_bytes(self.session.ledger.bytes_sent)} sent so far"
+            header = ("name", "type", "shape", "size", "", "engines", "value")
+            return Table(header, [row(name, held, len(engines)) for name, held in table.items()], caption=sent)
+
+        return self.carry_out(args, lambda: who(self.session, targets=engines), show)
 
 
 def row(name: str, held: dict[int, dict[str, Any]], n_engines: int) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def lend(buffers: Sequence[pickle.PickleBuffer], folder: str, n_readers: int) ->
         size = buffer.raw().nbytes
         places.append((end, size))
         end = -(-(end + size) // _ALIGNMENT) * _ALIGNMENT
-    handle, path = tempfile.mkstemp(dir=folder)
+    handle, path = tempfile.mkstemp(prefix=_prefix(os.getpid()), dir=folder)
     links: list[str] = []
     try:
         os.posix_fallocate(handle, 0, max(end, 1))
@@ -77,6 +77,19 @@ def lend(buffers: Sequence[pickle.PickleBuffer], folder: str, n_readers: int) ->
         os.close(handle)
         os.unlink(path)
     return [(link, tuple(places)) for link in links]
+
+
+def _prefix(pid: int) -> str:
+    return f"of-{pid}-"
+
+
+def sweep(folder: str, pid: int) -> None:
+    """Remove what a process that is gone had lent, in the folder and in the one on disk that stands in for it."""
+    for place in (folder, disk_path(folder)):
+        with contextlib.suppress(OSError):
+            for name in os.listdir(place):
+                if name.startswith(_prefix(pid)):
+                    give_back((os.path.join(place, name), ()))
 
 
 def _write(handle: int, data: memoryview, offset: int) -> None:

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pxtools.engines import Connection, Reply, Wire, connect, find, start
-from pxtools.engines.wire import name_engines
-from pxtools.errors import PxClusterError, PxUsageError, StaleValue
+from pxtools.engines import Call, Connection, Reply, Wire, connect, find, start, waiting
+from pxtools.engines.wire import frozen_message, name_engines, raise_if_lost
+from pxtools.errors import PxClusterError, PxEngineLost, StaleValue
 from pxtools.remote.pickling import Namespace, Packed, unpack
 from pxtools.results import Described, PerEngine, Remote
 from pxtools.session.failures import to_exception
 from pxtools.session.ledger import Ledger, check_limit
 from pxtools.session.outgoing import Gatherer, Gathering, Parcel, same_host_path
 from pxtools.session.settings import Settings
+from pxtools.session.targets import parse_targets
 
 ENGINE = "pxtools.remote.engine."
 
 #: Called with a title; returns an object with `update(text, fraction)` and `close()`.
 ProgressFactory = Callable[[str], Any]
+
+
+class NoProgress:
+    """The progress display of those who want none."""
+
+    def update(self, text: str, fraction: float | None = None) -> None:
+        """Show nothing."""
+
+    def close(self, text: str | None = None, fraction: float | None = None) -> None:
+        """Leave nothing."""
 
 
 class Session:
@@ -64,12 +76,18 @@ class Session:
         #: name -> how it was scattered (`pxtools.session.scatter.Cut`)
         self.cuts: dict[str, Any] = {}
         self._wire: Wire | None = None
+        #: results by item number of a map that did not come to its end
+        self.unfinished_map: dict[int, Any] = {}
         self._released: dict[int, list[str]] = {}
+        #: what the ledger takes for sent has to be on its way before another thread looks
+        self._lock = threading.RLock()
 
-    @property
-    def progress(self) -> ProgressFactory | None:
-        """What makes progress displays; None where none are wanted."""
-        return self._progress if self.settings.progress else None
+    def progress(self, title: str) -> Any:
+        """Return what shows progress: the screen, the handle of work in the background, or nothing."""
+        handle = waiting.current().display
+        if handle is not None:
+            return handle
+        return self._progress(title) if self._progress is not None and self.settings.progress else NoProgress()
 
     # --- the cluster
 
@@ -81,11 +99,12 @@ class Session:
     @property
     def wire(self) -> Wire:
         """The connection to engines: found or started on first use, with new engines made ready."""
-        if self._wire is None:
-            self._find_or_start()
-        assert self._wire is not None
-        self._welcome(self._wire)
-        return self._wire
+        with self._lock:
+            if self._wire is None:
+                self._find_or_start()
+            assert self._wire is not None
+            self._welcome(self._wire)
+            return self._wire
 
     @property
     def is_ours(self) -> bool:
@@ -112,12 +131,11 @@ class Session:
     def start(self, n: int | None = None, **options: Any) -> list[int]:
         """Start a cluster (see `pxtools.engines.start`) in place of the one in use; return its engines."""
         n = n or os.cpu_count() or 1
-        display = self.progress(f"starting {n} engines") if self.progress else None
+        display = self.progress(f"starting {n} engines")
         try:
             self._use(start(n, **options))
         finally:
-            if display is not None:
-                display.close()
+            display.close()
         return self.wire.ids
 
     def connect(self, **where: Any) -> list[int]:
@@ -132,7 +150,7 @@ class Session:
             connection.close()
             raise PxClusterError(f"{origin} has no engines.\nStart some: `ipcluster engines -n 4`.")
         self._wire = Wire(connection)
-        self._wire.on_loss = self._say
+        self._wire.say = self._say
         self._welcome(self._wire)
         n = len(self._wire.ids)
         words = "1 engine ready" if n == 1 else f"{n} engines ready"
@@ -157,11 +175,12 @@ class Session:
     def resize(self, n: int) -> list[int]:
         """Make the cluster have `n` engines; new ones get the imports and names that the others hold."""
         wire = self._startable()
-        have = len(wire.ids)
-        if n > have:
-            wire.connection.start_more(n - have)
-        elif n < have:
-            self._end(wire, wire.ids[n:])
+        have = wire.alive
+        if n > len(have):
+            wire.connection.start_more(n - len(have))
+        elif n < len(have):
+            frozen = wire.frozen()
+            self._end(wire, sorted(have, key=lambda i: (i in frozen, i))[n:])
         self._welcome(wire)
         return wire.ids
 
@@ -171,7 +190,7 @@ class Session:
         Works also on engines that do not answer any more.
         """
         wire = self._startable()
-        old = parse_targets(targets, wire.ids, self.namespace)
+        old = parse_targets(targets, wire.alive, self.namespace)
         wire.connection.start_more(len(old))
         self._end(wire, old)
         self._welcome(wire)
@@ -188,16 +207,13 @@ class Session:
         return wire
 
     def _end(self, wire: Wire, engines: list[int]) -> None:
-        here = platform.node()
-        said = {i: wire.engines.get(i, {}) for i in engines}
-        pids = {i: words["pid"] for i, words in said.items() if words.get("host") == here}
-        wire.connection.stop_engines(engines, pids)
+        wire.connection.stop_engines(engines, {i: pid for i, pid in wire.local_pids().items() if i in engines})
 
     def _welcome(self, wire: Wire) -> None:
-        """Bring engines that are new here to the state that the others have."""
+        """Bring engines that are new here, or were frozen for a while, to the state that the others have."""
         new = wire.prepare()
         names = set().union(*self.ledger.from_notebook.values())  # also of engines that have just gone
-        self.ledger.keep_only(wire.ids)
+        self.ledger.keep_only(wire.alive)
         if not new or not (names or self.imports or self.overrides):
             return
         names = {n for n in names if not isinstance(self.namespace.get(n), PerEngine)}  # theirs alone
@@ -222,8 +238,20 @@ class Session:
         ----------
         spec
             ``0``, ``0,2``, ``::2``, ``all``, or the name of an ipyparallel view in the notebook.
+
+        Raises
+        ------
+        PxUsageError
+            There is no such engine.
+        PxEngineLost
+            All of these are frozen; of several, frozen ones are left out.
         """
-        return parse_targets(spec, self.wire.ids, self.namespace)
+        wire = self.wire
+        chosen = parse_targets(spec, wire.alive, self.namespace)
+        awake = [i for i in chosen if i not in wire.frozen()]
+        if chosen and not awake:
+            raise PxEngineLost(frozen_message(chosen))
+        return awake
 
     def gatherer(self, local: Mapping[str, Any] | None = None) -> Gatherer:
         """Return what finds the values that a piece of work needs; `local` names go first."""
@@ -255,19 +283,27 @@ class Session:
     ) -> dict[int, Reply]:
         """Send a parcel and what `build` puts around it; once more where names were gone that should be there."""
         replies: dict[int, Reply] = {}
-        waiting = engines
-        while waiting:
-            replies |= self.wire.call(function, self.messages(gathering, waiting, build))
-            waiting = self.lacking(replies) if waiting is engines else []
+        asked = engines
+        while asked:
+            replies |= self.send(function, gathering, asked, build).wait()
+            asked = self.lacking(replies) if asked is engines else []
         return {i: replies[i] for i in engines}
 
-    def messages(
-        self, gathering: Gathering, engines: list[int], build: Callable[[Parcel], dict[str, Any]]
-    ) -> dict[int, dict[str, Any]]:
-        """Return a message per engine; engines that get equal parcels share one message object."""
-        parcels = self.parcels(gathering, engines)
-        made = {id(parcel): build(parcel) for parcel in parcels.values()}
-        return {i: made[id(parcels[i])] for i in engines}
+    def send(
+        self, function: str, gathering: Gathering, engines: list[int], build: Callable[[Parcel], dict[str, Any]]
+    ) -> Call:
+        """Send a parcel and what `build` puts around it, without waiting."""
+        with self._lock:
+            parcels = self.parcels(gathering, engines)
+            made = {id(parcel): build(parcel) for parcel in parcels.values()}  # one object where parcels are equal
+            call = self.wire.submit(function, {i: made[id(parcels[i])] for i in engines})
+
+        def doubt(lost: list[int]) -> None:
+            for engine in lost:
+                self.ledger.doubt(engine, parcels[engine])
+
+        call.on_unanswered = doubt
+        return call
 
     def lacking(self, replies: Mapping[int, Reply]) -> list[int]:
         """Return engines that lack names which they should hold, and forget these in the ledger."""
@@ -313,8 +349,10 @@ class Session:
         """Return values that stayed on their engines, one of each engine, all at once."""
         wire = self.wire
         for remote in remotes:
-            if remote.engine not in wire.ids:
+            if remote.engine not in wire.alive:
                 raise StaleValue(f"engine {remote.engine} is gone, and its value with it.")
+            if remote.engine in wire.frozen():
+                raise PxEngineLost(frozen_message([remote.engine]))
         answers = self.good(wire.call(ENGINE + "fetch", {r.engine: {"token": r.token} for r in remotes}))
         for engine, answer in answers.items():
             if "stale" in answer:
@@ -330,8 +368,6 @@ class Session:
         return {i: reply.answer for i, reply in replies.items()}
 
     def _all_well(self, replies: Mapping[int, Reply], problems: Mapping[str, str] | None = None) -> None:
-        from pxtools.engines.wire import raise_if_lost
-
         raise_if_lost(replies)
         failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
         if failures:
@@ -347,56 +383,3 @@ class Session:
 def _release(released: dict[int, list[str]], engine: int, token: str) -> None:
     """Have the engine forget a value with the next message to it."""
     released.setdefault(engine, []).append(token)
-
-
-def parse_targets(spec: str | int | Iterable[int] | None, ids: list[int], namespace: Mapping[str, Any]) -> list[int]:
-    """Return engine numbers; nothing of `spec` is ever evaluated.
-
-    Raises
-    ------
-    PxUsageError
-        There is no such engine, or the text is no target.
-    """
-    if spec is None or spec == "all":
-        return list(ids)
-    if isinstance(spec, int):
-        spec = [spec]
-    if not isinstance(spec, str):
-        return [_existing(int(i), ids) for i in spec]
-    chosen: list[int] = []
-    for part in spec.split(","):
-        text = part.strip()
-        try:
-            chosen += _of_view(namespace[text], ids) if text in namespace else _numbered(text, ids)
-        except (ValueError, AttributeError) as error:
-            if isinstance(error, PxUsageError):
-                raise
-            raise PxUsageError(
-                f"`-t {spec}` names no engines. Write `-t 0`, `-t 0,2`, `-t ::2` or the name of a view."
-            ) from None
-    if not chosen:
-        raise PxUsageError(f"`-t {spec}` leaves no engine; there are engines {', '.join(map(str, ids))}.")
-    return list(dict.fromkeys(chosen))
-
-
-def _numbered(text: str, ids: list[int]) -> list[int]:
-    first, *more = (int(piece) if piece else None for piece in text.split(":"))
-    if more:
-        return ids[slice(first, *more)] if len(more) < 3 else []
-    if first is None:
-        raise ValueError(text)
-    return [_existing(first, ids)]
-
-
-def _of_view(view: Any, ids: list[int]) -> list[int]:
-    its = view.targets
-    if its in (None, "all"):
-        return list(ids)
-    return [_existing(i, ids) for i in ([its] if isinstance(its, int) else its)]
-
-
-def _existing(engine: int, ids: list[int]) -> int:
-    wanted = ids[engine] if engine < 0 and -engine <= len(ids) else engine
-    if wanted not in ids:
-        raise PxUsageError(f"there is no engine {engine}: there are engines {', '.join(map(str, ids))}.")
-    return wanted

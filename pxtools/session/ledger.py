@@ -47,6 +47,13 @@ class Ledger:
             self.stamps.get(engine, {}).pop(name, None)
             self.from_notebook.get(engine, set()).discard(name)
 
+    def doubt(self, engine: int, parcel: Parcel) -> None:
+        """Do not rely on a parcel whose work never answered: what was in it is sent again when it is needed."""
+        for name in (*parcel["values"], *parcel["references"], *parcel["imports"]):
+            self.stamps.get(engine, {}).pop(name, None)
+        for name in parcel["sources"]:
+            self.texts.get(engine, {}).pop(name, None)
+
     def parcels(
         self, gathering: Gathering, engines: Iterable[int], namespace: dict[str, Any], common: Mapping[int, Parcel]
     ) -> dict[int, Parcel]:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pxtools.engines import Reply
-from pxtools.errors import PxUsageError
+from pxtools.errors import PxCancelled, PxEngineLost, PxInterrupted, PxTimeout, PxUsageError
 from pxtools.remote.pickling import unpack
+from pxtools.session.batches import Batch, Batches, length_of
 from pxtools.session.core import ENGINE, Session
 from pxtools.session.failures import to_exception
-from pxtools.session.outgoing import Gathering
+from pxtools.session.handle import Handle
 from pxtools.session.pool import Pool
 
-#: seconds of work that a batch should hold: long against a message, short against a human
-BATCH_S = 0.1
-#: the least part of a full batch that is worth a message
-_SMALLEST = 0.1
-#: how much larger than the last a batch may be: the first items may not be like the others
-_GROWTH = 64
+#: an argument that is longer than this is not printed in the call to try
+_SHORT = 60
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a map should go; see `map_on`."""
+
+    seed: int | None = None
+    retries: int = 0
+    return_exceptions: bool = False
+    chunksize: int | str = "auto"
+    timeout_s: float | None = None
+    labels: Sequence[str] = ("items",)
+
+    def __post_init__(self) -> None:
+        if self.chunksize != "auto" and (not isinstance(self.chunksize, int) or self.chunksize < 1):
+            raise PxUsageError(f"`--chunksize {self.chunksize}`: give a positive number, or auto.")
+        if self.retries < 0:
+            raise PxUsageError(f"`--retries {self.retries}`: give 0, 1, 2, ….")
 
 
 def map_on(
@@ -29,14 +42,11 @@ def map_on(
     function: Callable[..., Any],
     *iterables: Iterable[Any],
     ordered: bool = True,
-    chunksize: int | str = "auto",
-    seed: int | None = None,
-    return_exceptions: bool = False,
-    timeout_s: float | None = None,
+    block: bool = True,
     targets: Any = None,
     local: Mapping[str, Any] | None = None,
-    labels: Sequence[str] = ("items",),
-) -> list[Any]:
+    **wishes: Any,
+) -> Any:
     """Return ``[function(*items) for items in zip(*iterables)]``, computed on the engines.
 
     Parameters
@@ -44,13 +54,20 @@ def map_on(
     function
         Any callable; its globals, helpers and modules travel with it.
     iterables
-        One per argument; may be endless iterators as long as one ends.
+        One per argument, of any length: they are read as engines become free. They may be endless as long as one
+        ends, or with ``ordered=False``.
     ordered
-        Keep the order of the items; else results come as they are ready.
+        Keep the order of the items; else return an iterator over results as they are ready. Engines work ahead of its
+        reader by two batches each.
+    block
+        Wait for the end; else return a `Handle` at once.
     chunksize
         Items per message; ``auto`` lets it follow the measured time per item.
     seed
-        Gives each item its own `px_rng`, the same on any number of engines.
+        Gives each item its own `px_rng`, the same on any number of engines, and at each try.
+    retries
+        How often an item that raises is tried again, on another engine if there is one. Items that were lost with
+        their engine are run again as often, and at least once.
     return_exceptions
         Put an exception in the result instead of raising it.
     timeout_s
@@ -61,118 +78,187 @@ def map_on(
     Raises
     ------
     Exception
-        Of the first item that failed, with a note naming the item; the others' results are lost.
+        Of the first item that failed, with a note naming the item. What was done by then is in
+        `Session.unfinished_map`, by item number, and so it is after `PxTimeout`, `PxEngineLost` and Ctrl-C.
     """
-    if chunksize != "auto" and (not isinstance(chunksize, int) or chunksize < 1):
-        raise PxUsageError(f"`--chunksize {chunksize}`: give a positive number, or auto.")
+    wanted = Wishes(**wishes)
     if not callable(function):
         raise PxUsageError(f"{function!r} cannot be called; give a function and its items: `%pxmap f items`.")
-    task, gathering = session.gatherer(local).pack_value(function)
-    engines = session.targets(targets)
-    batches = _Batches(zip(*iterables, strict=False), chunksize, len(engines), _length(iterables))
-    settings = {"seed": seed, "return_exceptions": return_exceptions}
-    results: dict[int, list[Any]] = {}
-    display = session.progress(f"map {_name(function)}") if session.progress else None
-    try:
-        with Pool(session, task, gathering, engines, timeout_s) as pool:
-            _fill(session, pool, batches, settings)
-            for first, reply in pool.completed():
-                results[first] = _results(session, reply, gathering, _Call(function, labels, len(iterables)))
-                batches.measured(len(results[first]), (reply.answer or {})["seconds"])
-                _fill(session, pool, batches, settings)
-                if display is not None:
-                    display.update(batches.words(), batches.fraction())
-    finally:
-        if display is not None:
-            display.close()
-    order = sorted(results) if ordered else list(results)
-    return list(itertools.chain.from_iterable(results[first] for first in order))
+    work = _Map(session, function, iterables, wanted)
+
+    def results() -> Any:
+        work.start(session.targets(targets), local)
+        return work.in_order() if ordered else Stream(work) if block else list(Stream(work))
+
+    return results() if block else Handle(work.title, results, partial=work.so_far)
 
 
-def _fill(session: Session, pool: Pool, batches: _Batches, settings: dict[str, Any]) -> None:
-    while pool.n_pending < batches.ahead * len(pool.targets):
-        batch = batches.next()
-        if not batch:
-            return
-        packed, used = session.gatherer().pack_value([item for _, item in batch])
+class Stream:
+    """The results of a map as they are ready, each once: an iterator.
+
+    The engines are at work from the beginning. Closing it, or forgetting it, stops them.
+    """
+
+    def __init__(self, work: _Map) -> None:
+        self._work = work
+        self._results = work.as_ready()
+        next(self._results)  # sends the first batches
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._results)
+
+    def close(self) -> None:
+        """Stop the map."""
+        self._results.close()
+
+    def __repr__(self) -> str:
+        return f"<{self._work.title}, results as they are ready: {self._work.batches.words()}>"
+
+
+@dataclass
+class _Map:
+    """One map under way."""
+
+    session: Session
+    function: Callable[..., Any]
+    iterables: tuple[Iterable[Any], ...]
+    wishes: Wishes
+    results: dict[int, Any] = field(default_factory=dict)
+    tries: dict[int, int] = field(default_factory=dict)
+
+    def start(self, engines: list[int], local: Mapping[str, Any] | None) -> None:
+        """Send the function."""
+        self.session.unfinished_map = self.results
+        self.display = self.session.progress(self.title)
+        task, self.gathering = self.session.gatherer(local).pack_value(self.function)
+        retries = max(1, self.wishes.retries)
+        self.pool = Pool(self.session, task, self.gathering, engines, self.wishes.timeout_s, retries=retries)
+        items = zip(*self.iterables, strict=False)
+        self.batches = Batches(items, self.wishes.chunksize, len(engines), length_of(self.iterables))
+
+    @property
+    def title(self) -> str:
+        """The map in two words."""
+        return f"map {_name(self.function)}"
+
+    def so_far(self) -> dict[int, Any]:
+        """Return results by item number."""
+        return dict(sorted(self.results.copy().items()))
+
+    def in_order(self) -> list[Any]:
+        """Carry the map out; return results in the order of the items."""
+        try:
+            for _, values in self._answers():
+                del values
+        except (PxTimeout, PxCancelled, PxEngineLost, PxInterrupted) as error:
+            error.args = ("\n".join([str(error), *self._kept()]),)
+            raise
+        self.session.unfinished_map = {}
+        return [self.results[number] for number in sorted(self.results)]
+
+    def as_ready(self) -> Generator[Any]:
+        """Yield None once the first batches are sent; then each result when it is ready."""
+        answers = self._answers()
+        try:
+            next(answers)
+            yield None
+            for first, values in answers:
+                for number in range(first, first + len(values)):
+                    del self.results[number]
+                yield from values
+        finally:
+            answers.close()
+
+    def _answers(self) -> Generator[tuple[int, list[Any]]]:
+        """Yield the number of the first item and the results of each batch that is back; nothing at first."""
+        try:
+            with self.pool as pool:
+                self._fill()
+                yield 0, []
+                for batch, reply in pool.completed():
+                    values = self._take(batch, reply)
+                    self._fill()
+                    self.display.update(self.batches.words(), self.batches.fraction())
+                    yield batch.first, values
+        finally:
+            self.display.close()
+
+    def _fill(self) -> None:
+        """Keep the engines busy, and not much more: what is sent cannot be balanced any more."""
+        while self.pool.n_pending < self.batches.ahead * len(self.pool.targets):
+            batch = self.batches.next()
+            if batch is None:
+                return
+            self._submit(batch)
+
+    def _submit(self, batch: Batch, *, tries: int = 0, avoid: int = -1) -> None:
+        packed, used = self.session.gatherer().pack_value(batch.items)
         if used.items or used.modules:  # functions and instances among the items bring what they use
-            session.good(session.deliver(ENGINE + "push", used, pool.targets, lambda parcel: {"parcel": parcel}))
-        pool.submit(batch[0][0], "map_items", {"items": packed, "first": batch[0][0], **settings})
+            push = self.session.deliver(ENGINE + "push", used, self.pool.targets, lambda parcel: {"parcel": parcel})
+            self.session.good(push)
+        is_last_try = tries >= self.wishes.retries
+        message = {
+            "items": packed,
+            "first": batch.first,
+            "seed": self.wishes.seed,
+            "return_exceptions": self.wishes.return_exceptions and is_last_try,
+        }
+        self.pool.submit(batch, "map_items", message, avoid=avoid)
+
+    def _take(self, batch: Batch, reply: Reply) -> list[Any]:
+        """Keep the results of a batch; an item that raised is tried again, or raises here."""
+        answer = reply.answer or {}
+        if reply.failure is not None:
+            raise self._error(batch, reply.failure, reply.engine_id, None)
+        values: list[Any] = unpack(answer["results"], self.session.namespace, self.session.files, keeps_classes=True)
+        self.results.update(enumerate(values, start=batch.first))
+        self.batches.measured(len(values), answer["seconds"])
+        if "failed" in answer:
+            self._try_again(batch, len(values), answer, reply.engine_id)
+        return values
+
+    def _try_again(self, batch: Batch, n_done: int, answer: Mapping[str, Any], engine: int) -> None:
+        number = answer["failed"]
+        place = number - batch.first
+        tries = self.tries[number] = self.tries.get(number, 0) + 1
+        if tries > self.wishes.retries:
+            raise self._error(batch, answer["failure"], engine, number)
+        self._submit(batch.part(place, place + 1), tries=tries, avoid=engine)
+        for rest in (batch.part(n_done, place), batch.part(place + 1)):
+            if rest.items:
+                self._submit(rest)
+
+    def _error(self, batch: Batch, failure: dict[str, Any], engine: int, number: int | None) -> BaseException:
+        hints: list[str] = []
+        if number is not None:
+            after = f" It was tried {self.tries[number]} times." if self.wishes.retries else ""
+            hints = [*self._kept(), f"Try it here: `{self._call(batch, number)}`.{after}"]
+        failures = {engine: failure}
+        problems = self.gathering.problems
+        return to_exception(failures, 1, problems, namespace=self.session.namespace, hints=hints)
+
+    def _kept(self) -> list[str]:
+        return [f"What is done is kept: `pxtools.last_map()` ({len(self.results):,})."] if self.results else []
+
+    def _call(self, batch: Batch, number: int) -> str:
+        """Return the call for one item as the user would write it."""
+        labels = self.wishes.labels
+        if len(labels) != len(self.iterables):
+            labels = [f"items{k}" for k in range(len(self.iterables))]
+        arguments = batch.items[number - batch.first]
+        texts = map(_argument, self.iterables, labels, arguments, [number] * len(labels))
+        return f"{_name(self.function)}({', '.join(texts)})"
 
 
-@dataclass(frozen=True)
-class _Call:
-    """How the user would write the call for one item."""
-
-    function: Any
-    labels: Sequence[str]
-    n_arguments: int
-
-    def text(self, number: int) -> str:
-        labels = self.labels if len(self.labels) == self.n_arguments else [f"items{k}" for k in range(self.n_arguments)]
-        return f"{_name(self.function)}({', '.join(f'{label}[{number}]' for label in labels)})"
-
-
-def _results(session: Session, reply: Reply, gathering: Gathering, call: _Call) -> list[Any]:
-    answer = reply.answer or {}
-    failure = reply.failure or answer.get("failure")
-    if failure is not None:
-        hints = [f"Try it here: `{call.text(answer['failed'])}`."] if "failed" in answer else []
-        failures = {reply.engine_id: failure}
-        raise to_exception(failures, 1, gathering.problems, namespace=session.namespace, hints=hints)
-    values: list[Any] = unpack(answer["results"], session.namespace, session.files, keeps_classes=True)
-    return values
-
-
-class _Batches:
-    """Cuts items into batches of about `BATCH_S`, once it is known how long an item takes."""
-
-    def __init__(
-        self, items: Iterator[tuple[Any, ...]], chunksize: int | str, n_engines: int, length: int | None
-    ) -> None:
-        self._items = enumerate(items)
-        self._size = chunksize if isinstance(chunksize, int) else 1
-        self._is_fixed = isinstance(chunksize, int)
-        #: batches under way per engine: short ones wait there in advance; long ones must not, or Ctrl-C is slow
-        self.ahead = 1
-        self._n_engines = n_engines
-        self._length = length
-        self._sent = 0
-        self.done = 0
-        self._began = time.monotonic()
-
-    def next(self) -> list[tuple[int, tuple[Any, ...]]]:
-        """Return the next (number, arguments) pairs; an empty list at the end."""
-        size = self._size
-        if self._length is not None and not self._is_fixed:  # at the end smaller ones, so that engines end together
-            share = (self._length - self._sent) // (2 * self._n_engines)
-            size = min(size, max(share, int(size * _SMALLEST), 1))
-        batch = list(itertools.islice(self._items, size))
-        self._sent += len(batch)
-        return batch
-
-    def measured(self, n_items: int, seconds: float) -> None:
-        """Learn from a batch that is back."""
-        self.done += n_items
-        self.ahead = 2 if seconds < 4 * BATCH_S else 1
-        if not self._is_fixed and n_items:
-            fitting = BATCH_S / max(seconds / n_items, 1e-7)
-            self._size = max(1, int(min(fitting, self._size * _GROWTH)))
-
-    def fraction(self) -> float | None:
-        return None if not self._length else self.done / self._length
-
-    def words(self) -> str:
-        rate = self.done / max(time.monotonic() - self._began, 1e-9)
-        left = "" if not self._length else f" · {(self._length - self.done) / max(rate, 1e-9):.0f} s left"
-        return f"{self.done:,}{f'/{self._length:,}' if self._length else ''} items · {rate:,.0f}/s{left}"
-
-
-def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
-    try:
-        return min(len(iterable) for iterable in iterables)  # type: ignore[arg-type]
-    except TypeError:
-        return None
+def _argument(iterable: Iterable[Any], label: str, value: Any, number: int) -> str:
+    """Return an expression for an item: its place, or itself where there are no places (a set, a generator)."""
+    if isinstance(iterable, Sequence) or hasattr(iterable, "dtype"):
+        return f"{label}[{number}]"
+    text = repr(value)
+    return text if len(text) <= _SHORT and not text.startswith("<") else f"list({label})[{number}]"
 
 
 def _name(function: Any) -> str:

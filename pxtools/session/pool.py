@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from pxtools.engines import Reply
-from pxtools.engines.wire import INTERRUPT_GRACE_S, TICK_S, Message, interrupted, read_reply
-from pxtools.errors import PxEngineLost, PxTimeout
+from pxtools.engines import Reply, waiting
+from pxtools.engines.calls import INTERRUPT_GRACE_S, TICK_S, Frozen, Halted, Message, discard, read_reply
+from pxtools.errors import PxEngineLost
 from pxtools.remote.pickling import Packed
 from pxtools.session.core import Session
 from pxtools.session.outgoing import Gathering
@@ -20,8 +20,20 @@ WORK = "pxtools.remote.work."
 
 #: pieces of work that end by themselves this soon are let alone: a signal could hit what runs after them
 _SOON_S = 0.5
+#: seconds between two questions to the hub for the work of frozen engines
+_ASK_S = 1.0
 
 _tokens = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of work under way: its key, what was sent, and how often it was lost with its engine before."""
+
+    key: Any
+    function: str
+    message: Message
+    times_lost: int = 0
 
 
 class Pool:
@@ -35,24 +47,35 @@ class Pool:
         What the engines keep, packed.
     gathering
         What it relies on.
-    targets
-        Engine numbers.
+    engines
+        Engine numbers. One that freezes is left out until it goes on.
     timeout_s
         For the whole of the work.
+    retries
+        How often a piece of work that was lost with its engine is sent again.
     """
 
     def __init__(
-        self, session: Session, task: Packed, gathering: Gathering, targets: list[int], timeout_s: float | None = None
+        self,
+        session: Session,
+        task: Packed,
+        gathering: Gathering,
+        engines: list[int],
+        timeout_s: float | None = None,
+        *,
+        retries: int = 1,
     ) -> None:
         self.session = session
-        self.targets = targets
+        self.engines = engines
         self.token = f"task-{next(_tokens)}-{id(session)}"
-        self._pending: dict[Any, tuple[Any, str, Message, bool]] = {}
-        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        self._timeout_s = timeout_s
-        replies = session.deliver(
-            WORK + "keep", gathering, targets, lambda parcel: {"parcel": parcel, "token": self.token, "task": task}
-        )
+        self._retries = retries
+        self._pending: dict[Any, _Piece] = {}
+        self._frozen = Frozen(session.wire)
+        self._asked_at = 0.0
+        with waiting.within(timeout_s) as self._waiting:
+            replies = session.deliver(
+                WORK + "keep", gathering, engines, lambda parcel: {"parcel": parcel, "token": self.token, "task": task}
+            )
         answers = session.good(replies, gathering.problems)
         session.tell(gathering, {i: answer["conflicts"] for i, answer in answers.items()})
 
@@ -60,23 +83,37 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if not self.session.is_connected:
+            return
         wire = self.session.wire
         stuck = self._abandon() if self._pending else []
-        wire.submit(WORK + "release", {i: {"token": self.token} for i in self.targets if i in wire.ids})
+        wire.submit(WORK + "release", {i: {"token": self.token} for i in self.engines if i in wire.alive})
         if kind is KeyboardInterrupt:
-            raise interrupted(self.targets, stuck) from None
+            raise Halted(self.engines, stuck).interrupted() from None
 
-    def submit(self, key: Any, function: str, message: Message) -> None:
-        """Send one piece of work; `key` comes back with its reply."""
-        self._send(key, function, {"token": self.token, **message}, is_second=False)
+    @property
+    def targets(self) -> list[int]:
+        """Those of the engines that can be used now."""
+        usable = self.session.wire.ids
+        return [i for i in self.engines if i in usable]
 
-    def _send(self, key: Any, function: str, message: Message, *, is_second: bool) -> None:
-        wire = self.session.wire
-        self.targets = [i for i in self.targets if i in wire.ids]
-        if not self.targets:
-            raise PxEngineLost("all engines of this work died.\nBring new ones up with `%pxcluster resize -n N`.")
-        result = wire.submit_balanced(WORK + function, message, self.targets)
-        self._pending[result] = (key, function, message, is_second)
+    def submit(self, key: Any, function: str, message: Message, *, avoid: int = -1) -> None:
+        """Send one piece of work; `key` comes back with its reply.
+
+        Parameters
+        ----------
+        avoid
+            An engine that should not get it if there is another.
+        """
+        self._send(_Piece(key, function, {"token": self.token, **message}), avoid)
+
+    def _send(self, piece: _Piece, avoid: int = -1) -> None:
+        targets = self.targets
+        if not targets:
+            raise PxEngineLost("all engines of this work died or froze.\nBring new ones up: `%pxcluster restart`.")
+        others = [i for i in targets if i != avoid]
+        result = self.session.wire.submit_balanced(WORK + piece.function, piece.message, others or targets)
+        self._pending[result] = piece
 
     @property
     def n_pending(self) -> int:
@@ -86,45 +123,71 @@ class Pool:
     def completed(self, tick: Callable[[], None] | None = None) -> Iterator[tuple[Any, Reply]]:
         """Yield (key, reply) in the order of completion until nothing is under way; more may be submitted meanwhile.
 
-        Work that was lost with its engine is sent once more.
+        Work that was lost with its engine is sent again, `retries` times.
 
         Raises
         ------
-        PxTimeout, PxEngineLost
+        PxTimeout, PxCancelled, PxEngineLost
         """
         while self._pending:
             finished, _ = concurrent.futures.wait(
                 self._pending, timeout=TICK_S, return_when=concurrent.futures.FIRST_COMPLETED
             )
+            self._waiting.begun.set()
             if tick is not None:
                 tick()
-            if not finished and self._deadline is not None and time.monotonic() > self._deadline:
-                raise PxTimeout(
-                    f"no end after {self._timeout_s:g} s; the engines were interrupted.\nGive `--timeout S`."
-                )
-            for result in finished:
-                key, function, message, is_second = self._pending.pop(result)
+            if self._waiting.cancelled.is_set() or (not finished and self._waiting.is_over):
+                raise Halted(self.engines, self._abandon()).stopped(self._waiting)
+            self._take_from_frozen()
+            for result in finished & self._pending.keys():
+                piece = self._pending.pop(result)
                 reply = read_reply(result, _engine_of(result))
-                if reply.lost and not is_second:
-                    self._send(key, function, message, is_second=True)
-                elif reply.lost:
-                    raise PxEngineLost(f"the same piece of work was lost twice with its engine ({reply.lost}).")
+                if reply.lost:
+                    self._send_again(piece, reply.lost)
                 else:
-                    yield key, reply
+                    yield piece.key, reply
+
+    def _send_again(self, piece: _Piece, why: str) -> None:
+        if piece.times_lost >= self._retries:
+            raise PxEngineLost(
+                f"the same piece of work was lost {piece.times_lost + 1} times with its engine ({why}).\n"
+                f"`%pxcluster resize -n {len(self.engines)}` brings new engines up."
+            )
+        self._send(_Piece(piece.key, piece.function, piece.message, piece.times_lost + 1))
+
+    def _take_from_frozen(self) -> None:
+        """Send the work of frozen engines to the others."""
+        frozen = self._frozen.among(self.engines)
+        now = time.monotonic()
+        if not frozen or now - self._asked_at < _ASK_S:
+            return
+        self._asked_at = now
+        wire = self.session.wire
+        there = wire.tasks_of(frozen)
+        stranded = [result for result in self._pending if not there.isdisjoint(result.msg_ids)]
+        if stranded:
+            wire.abandon(stranded, frozen)
+        for result in stranded:
+            piece = self._pending.pop(result)
+            discard(result)
+            self._send(piece)
 
     def _abandon(self) -> list[int]:
         """Take back what has not begun, interrupt what has; return the engines that go on all the same."""
         wire = self.session.wire
         pending = list(self._pending)
         self._pending.clear()
-        with contextlib.suppress(Exception):  # some have begun, or are done already
-            wire.client.abort(pending, block=False)
-        _, late = concurrent.futures.wait(pending, timeout=_SOON_S)
-        if not late:
-            return []
-        wire.interrupt(self.targets)
-        _, late = concurrent.futures.wait(late, timeout=INTERRUPT_GRACE_S)
-        return wire.busy(self.targets) if late else []
+        try:
+            wire.abort(pending, wire.alive)
+            _, late = concurrent.futures.wait(pending, timeout=_SOON_S)
+            if not late:
+                return []
+            wire.interrupt(self.engines)
+            _, late = concurrent.futures.wait(late, timeout=INTERRUPT_GRACE_S)
+            return wire.busy(self.engines) if late else []
+        finally:
+            for result in pending:
+                discard(result)
 
 
 def _engine_of(result: Any) -> int:

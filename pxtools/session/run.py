@@ -95,6 +95,7 @@ class Running:
         self.gathering = gathering
         self.engines = engines
         self.call = self._send(engines)
+        self._replies: dict[int, Reply] | None = None
         self._result: RunResult | None = None
 
     def _send(self, engines: list[int]) -> Call:
@@ -115,48 +116,25 @@ class Running:
                 **self.cell.extra,
             }
 
-        return self.session.wire.submit(self.cell.runner, self.session.messages(self.gathering, engines, build))
+        return self.session.send(self.cell.runner, self.gathering, engines, build)
 
-    @property
-    def done(self) -> bool:
-        """Whether every engine has answered."""
-        return self.call.poll()
-
-    def progress(self) -> str:
-        """Return how many engines have answered."""
-        self.call.poll()
-        return f"{len(self.call.replies)}/{len(self.call.results)} engines done"
-
-    def cancel(self) -> None:
-        """Interrupt the engines that still work."""
-        self.call.interrupt()
-
-    def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """Wait for the end; return the collected names.
-
-        Raises
-        ------
-        PxTimeout
-            After `timeout` seconds; the engines are interrupted.
-        """
-        finished = self.finish(timeout)
-        if finished.error is not None:
-            raise finished.error
-        return finished.outputs
-
-    def finish(self, timeout_s: float | None = None, tick: Any = None) -> RunResult:
-        """Wait, take in the answers, bind the collected names."""
-        if self._result is None:
+    def wait(self, timeout_s: float | None = None, tick: Any = None) -> Running:
+        """Wait for the answers; nothing is bound or shown yet."""
+        if self._replies is None:
             replies = self.call.wait(timeout_s, tick)
             again = self.session.lacking(replies)
             if again:  # names were gone that should be there: these engines have not run the cell yet
                 self.call = self._send(again)
                 replies |= self.call.wait(timeout_s, tick)
-            self._result = _take_in(self, replies)
-        return self._result
+            self._replies = replies
+        return self
 
-    def __repr__(self) -> str:
-        return f"<cell on engines: {self.progress()}>"
+    def finish(self, timeout_s: float | None = None, tick: Any = None) -> RunResult:
+        """Wait, take in the answers, bind the collected names."""
+        self.wait(timeout_s, tick)
+        if self._result is None:
+            self._result = _take_in(self, self._replies or {})
+        return self._result
 
 
 def plan(session: Session, cell: Cell, local: Mapping[str, Any] | None = None) -> tuple[CellNames, Gathering]:

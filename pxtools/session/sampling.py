@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from pxtools.errors import PxTimeout, PxUsageError
+from pxtools.errors import PxCancelled, PxTimeout, PxUsageError
 from pxtools.sampling import Samples, assemble, make_plan, resolve_target, start_groups
 from pxtools.sampling.checkpoint import Checkpoint, check_same, read, write
 from pxtools.sampling.diagnostics import ess_bulk, rhat
 from pxtools.sampling.numba_tier import choose_tier
 from pxtools.sampling.run import CHUNK_S, next_chunk_size
 from pxtools.sampling.until import MOST_DRAWS, Until, next_look, read_until
-from pxtools.session.core import Session
+from pxtools.session.core import NoProgress, Session
 from pxtools.session.failures import to_exception
+from pxtools.session.handle import Handle
 from pxtools.session.pool import Pool
 
 ADVANCE = "pxtools.sampling.samplers.advance"
@@ -132,11 +132,15 @@ def sample(
     if stored is not None:
         check_same(stored, plan, target.tier, checkpoint)
         run.chunks = [list(group) for group in stored.chunks]
-    handle = Sampling(run, Pool(session, packed, gathering, engines))
+
+    def start() -> Pool:
+        run.display = session.progress(f"sampling {plan.target_name}")
+        return Pool(session, packed, gathering, engines)
+
     if not block:
-        return handle.in_background()
+        return Sampling(run, start)
     try:
-        return handle.carry_out()
+        return carry_out(run, start())
     except KeyboardInterrupt:
         partial = run.samples_so_far()
         if on_partial is not None and partial is not None:
@@ -144,85 +148,37 @@ def sample(
         raise
 
 
-class Sampling:
+class Sampling(Handle):
     """A run under way, for notebooks that go on meanwhile.
 
-    Attributes
-    ----------
-    done : bool
-        The run has ended, well or badly.
-    samples : Samples or None
-        The draws so far; None while some chain is in its warm-up.
+    `cancel` ends it with the chunks that are under way; `result` then returns the draws so far.
     """
 
-    def __init__(self, run: _Run, pool: Pool) -> None:
-        self._run = run
-        self._pool = pool
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
-        self._samples: Samples | None = None
-
-    def in_background(self) -> Sampling:
-        """Go on in a thread of this process; the work is on the engines."""
-        self._run.close_display()
-        self._thread = threading.Thread(target=self._keep, name="pxsample", daemon=True)
-        self._thread.start()
-        return self
-
-    def _keep(self) -> None:
-        try:
-            self._samples = self.carry_out()
-        except BaseException as error:
-            self._error = error
-
-    def carry_out(self) -> Samples:
-        """Walk all groups to the end and return the samples."""
-        run = self._run
-        try:
-            with self._pool as pool:
-                run.walk(pool)
-        except PxTimeout:
-            partial = run.samples_so_far()
-            if partial is None:
-                raise
-            return partial
-        finally:
-            run.store(is_last=True)
-        return run.samples()
-
-    @property
-    def done(self) -> bool:
-        """Whether the run has ended."""
-        return self._thread is not None and not self._thread.is_alive()
+    def __init__(self, run: _Run, start: Callable[[], Pool]) -> None:
+        super().__init__(
+            f"sampling {run.plan.target_name}", lambda: carry_out(run, start()), partial=run.samples_so_far
+        )
 
     @property
     def samples(self) -> Samples | None:
         """The draws so far; None while some chain is in its warm-up."""
-        return self._samples or self._run.samples_so_far()
+        samples: Samples | None = self.partial
+        return samples
 
-    def cancel(self) -> None:
-        """End the run at the chunks that are under way; `result()` gives the draws so far."""
-        self._run.is_cancelled = True
 
-    def result(self, timeout: float | None = None) -> Samples:
-        """Wait for the end and return the samples, or raise what went wrong.
-
-        Raises
-        ------
-        PxTimeout
-            Not done after `timeout` seconds; the run goes on.
-        """
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                raise PxTimeout(f"not done after {timeout:g} s; the run goes on.\nAsk again, or `.cancel()` it.")
-        if self._error is not None:
-            raise self._error
-        assert self._samples is not None
-        return self._samples
-
-    def __repr__(self) -> str:
-        return f"<sampling {self._run.plan.target_name}: {self._run.progress_text()}{', done' if self.done else ''}>"
+def carry_out(run: _Run, pool: Pool) -> Samples:
+    """Walk all groups to the end and return the samples; those so far when the time is over."""
+    try:
+        with pool:
+            run.walk(pool)
+    except (PxTimeout, PxCancelled):
+        partial = run.samples_so_far()
+        if partial is None:
+            raise
+        return partial
+    finally:
+        run.store(is_last=True)
+    return run.samples()
 
 
 class _Run:
@@ -237,10 +193,9 @@ class _Run:
         self.began = time.perf_counter()
         self.engine_seconds = 0.0
         self.notes: list[str] = []
-        self.is_cancelled = False
         self.stored_at = self.began
         self.live_at, self.live = self.began, ""
-        self.display = session.progress(f"sampling {plan.target_name}") if session.progress else None
+        self.display: Any = NoProgress()
 
     def walk(self, pool: Pool) -> None:
         """Bring all groups to the next look, until the goals are met or all steps are done."""
@@ -255,17 +210,15 @@ class _Run:
                         raise to_exception({reply.engine_id: reply.failure}, 1)
                     self._take(group, reply.answer or {})
                     self._submit(pool, group, self.chunks[group][-1].state, goal)
-                if self.is_cancelled or self._is_enough():
+                if self._is_enough():
                     return
         finally:
             self.close_display()
 
     def close_display(self) -> None:
         """Show the last state, then nothing more."""
-        if self.display is not None:
-            self._show()
-            self.display.close()
-            self.display = None
+        self._show()
+        self.display.close()
 
     def _steps(self, n_draws: int) -> int:
         return int(min(self.plan.n_steps, self.plan.warmup + n_draws * self.plan.thin))
@@ -296,7 +249,7 @@ class _Run:
 
     def _submit(self, pool: Pool, group: int, state: Any, goal: int) -> None:
         n_steps = min(self.sizes[group], goal - state.n_done)
-        if n_steps > 0 and not self.is_cancelled:
+        if n_steps > 0:
             pool.submit(group, "call_task", {"function": ADVANCE, "args": (state, n_steps)})
 
     def _take(self, group: int, answer: Mapping[str, Any]) -> None:
@@ -322,9 +275,8 @@ class _Run:
         self._show()
 
     def _show(self) -> None:
-        if self.display is not None:
-            total = self.plan.n_groups * self.plan.n_steps
-            self.display.update(self.progress_text(), self._n_done() / total)
+        total = self.plan.n_groups * self.plan.n_steps
+        self.display.update(self.progress_text(), self._n_done() / total)
 
     def _n_done(self) -> int:
         return sum(chunks[-1].state.n_done for chunks in self.chunks if chunks)

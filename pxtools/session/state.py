@@ -113,11 +113,10 @@ def collect(session: Session, expression: str, *, how: str | None = None, target
     except SyntaxError as error:
         raise PxUsageError(f"`{expression}` is no expression: {error.msg}.") from None
     engines = session.targets(targets)
-    parcels = session.parcels(Gathering(), engines)
-    messages = {
-        i: {"parcel": parcels[i], "expression": expression, "limit": session.settings.collect_limit} for i in engines
-    }
-    replies = session.wire.call(ENGINE + "collect", messages)
+    message = {"expression": expression, "limit": session.settings.collect_limit}
+    replies = session.send(
+        ENGINE + "collect", Gathering(), engines, lambda parcel: {"parcel": parcel, **message}
+    ).wait()
     raise_if_lost(replies)
     failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
     if failures:
@@ -144,8 +143,7 @@ def _unknown_name(session: Session, failures: Mapping[int, Any], engines: list[i
 def who(session: Session, *, targets: Any = None) -> dict[str, dict[int, dict[str, Any]]]:
     """Return what each engine holds: name to engine to type, shape, dtype, size, content hash and short text."""
     engines = session.targets(targets)
-    parcels = session.parcels(Gathering(), engines)
-    answers = session.good(session.wire.call(ENGINE + "who", {i: {"parcel": parcels[i]} for i in engines}))
+    answers = session.good(session.send(ENGINE + "who", Gathering(), engines, lambda parcel: {"parcel": parcel}).wait())
     table: dict[str, dict[int, dict[str, Any]]] = {}
     for engine, rows in answers.items():
         for name, row in rows.items():
@@ -204,9 +202,9 @@ def import_(session: Session, source: str, *, targets: Any = None) -> list[str]:
     engines = session.targets(targets)
     names = _import_here(session, source)
     gathering = Gathering(more_modules=_modules_of(source, [session.namespace[name] for name in names]))
-    parcels = session.parcels(gathering, engines)
-    messages = {i: {"parcel": parcels[i], "source": source} for i in engines}
-    replies = session.wire.call(ENGINE + "execute_imports", messages)
+    replies = session.send(
+        ENGINE + "execute_imports", gathering, engines, lambda parcel: {"parcel": parcel, "source": source}
+    ).wait()
     raise_if_lost(replies)
     failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
     _note_imports(session, [i for i in engines if i not in failures], names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from pxtools.errors import PxEngineLost, PxInterrupted, PxTimeout
@@ -52,6 +54,23 @@ def define(session: Session, source: str) -> Any:
 def kill_after(session: Session, engine: int, seconds: float) -> None:
     pid = session.wire.engines[engine]["pid"]
     threading.Timer(seconds, os.kill, (pid, signal.SIGKILL)).start()
+
+
+@contextlib.contextmanager
+def frozen(session: Session, engine: int, after_s: float = 0.0) -> Iterator[int]:
+    """Stop an engine's process, and let it go on at the end; yields its process id."""
+    pid = session.wire.engines[engine]["pid"]
+    timer = threading.Timer(after_s, os.kill, (pid, signal.SIGSTOP))
+    timer.start()
+    if not after_s:
+        timer.join()
+        time.sleep(0.3)  # a look at the processes is good for a fifth of a second
+    try:
+        yield pid
+    finally:
+        timer.join()
+        if psutil.pid_exists(pid):
+            os.kill(pid, signal.SIGCONT)
 
 
 def press_ctrl_c_when_there(marker: Path) -> None:
@@ -150,6 +169,109 @@ def test_an_engine_that_cannot_be_interrupted_is_named_and_can_be_replaced(sessi
     assert len(session.wire.ids) == N
     assert list(run(session, Cell("offset + px_rank")).last) == [3, 4]
     session.restart()
+
+
+def test_a_frozen_engine_is_named_and_left_out_until_it_goes_on(session: Session) -> None:
+    lines: list[str] = []
+    session.notify = lines.append
+    first, second = session.wire.ids
+    session.namespace["offset"] = 5
+    state.push(session, ["offset"])
+    with frozen(session, second):
+        assert list(run(session, Cell("offset + px_rank")).last) == [5]
+        assert f"engine {second} is frozen (stopped, as by SIGSTOP)" in lines[-1]
+        assert f"`%pxcluster restart -t {second}` replaces it" in lines[-1]
+        with pytest.raises(PxEngineLost, match=f"engine {second} is frozen"):
+            run(session, Cell("1", targets=second))
+        session.namespace["offset"] = 6
+        state.push(session, ["offset"])
+        state.import_(session, "from math import sqrt as root")
+        said = len(lines)
+    time.sleep(0.3)
+    assert state.collect(session, "(offset, root(4))", how="dict") == {first: (6, 2.0), second: (6, 2.0)}
+    assert lines[said:] == [f"engine {second} goes on, and is used again"]
+
+
+def test_an_engine_that_freezes_in_a_cell_is_given_up_and_the_others_work_is_kept(session: Session) -> None:
+    lines: list[str] = []
+    session.notify = lines.append
+    first, second = session.wire.ids
+    session.namespace["a"] = 1
+    code = "import time\nfor k in range(10 if px_rank == 0 else 1000): time.sleep(0.1)\ny = a + px_rank"
+    with frozen(session, second, after_s=0.3):
+        result = run(session, Cell(code))
+        assert isinstance(result.error, PxEngineLost)
+        assert f"engine {second} is frozen" in str(result.error)
+        assert session.namespace["y"].dict() == {first: 1}
+        assert f"engine {second} is frozen (its process is stopped); going on without it" in lines
+    del session.namespace["y"]
+    time.sleep(0.3)
+    assert list(run(session, Cell("a + px_rank")).last) == [1, 2]  # interrupted in its loop, and idle
+
+
+def test_items_of_a_frozen_engine_are_mapped_elsewhere(session: Session) -> None:
+    slow = define(session, "def slow(n):\n    import time\n    time.sleep(0.05)\n    return n * n")
+    with frozen(session, session.wire.ids[0], after_s=0.5):
+        assert map_on(session, slow, range(60)) == [n * n for n in range(60)]
+    time.sleep(0.3)
+    assert list(run(session, Cell("px_rank")).last) == [0, 1]
+
+
+def test_a_frozen_engine_can_be_replaced_by_one_with_the_same_state(session: Session) -> None:
+    session.namespace["offset"] = 5
+    state.import_(session, "from math import sqrt as root")
+    state.push(session, ["offset"], {"CONSTANT": 7})
+    second = session.wire.ids[1]
+    with frozen(session, second) as pid:
+        new = session.restart(second)
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert len(new) == N
+    assert second not in new
+    assert state.collect(session, "(root(offset + 4), CONSTANT)", how="list") == [(3.0, 7)] * N
+
+
+def test_an_engine_killed_in_a_collect_is_named_and_leaves_no_file(session: Session) -> None:
+    first, second = session.wire.ids
+    run(session, Cell("import time, numpy as np\ndef slowly():\n    time.sleep(2)\n    return np.ones(10**6)"))
+    session.settings.collect_limit, usual = 10**9, session.settings.collect_limit
+    try:
+        kill_after(session, second, 0.5)
+        with pytest.raises(PxEngineLost, match=f"engine {second} died"):
+            state.collect(session, "slowly()")
+    finally:
+        session.settings.collect_limit = usual
+    assert state.collect(session, "px_size * 0 + 1", how="dict") == {first: 1}
+    assert os.listdir(session.wire.folder) == []
+
+
+def test_what_an_engine_lent_and_nobody_read_goes_with_it(session: Session) -> None:
+    second = session.wire.ids[1]
+    pid = session.wire.engines[second]["pid"]
+    left = Path(session.wire.folder) / f"of-{pid}-left.0"
+    left.touch()
+    kill_after(session, second, 0.0)
+    run(session, Cell("import time; time.sleep(1)"))
+    assert not left.exists()
+
+
+def test_the_late_answer_of_an_engine_that_was_given_up_leaves_no_file(session: Session) -> None:
+    deaf = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(4)\nbig = bytes(10**6)"
+    with pytest.raises(PxTimeout, match="cannot be interrupted"):
+        run(session, Cell(deaf), timeout_s=0.5)
+    assert list(
+        run(session, Cell("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); px_rank")).last
+    ) == [0, 1]
+    assert os.listdir(session.wire.folder) == []
+
+
+def test_an_interrupted_map_keeps_what_is_done(session: Session, tmp_path: Path) -> None:
+    marker = tmp_path / "begun"
+    begin = f"    if n == 4: open({str(marker)!r}, 'w').close()\n"
+    wait = define(session, f"def wait(n):\n    import time\n{begin}    time.sleep(30 * (n > 3))\n    return n")
+    press_ctrl_c_when_there(marker)
+    with pytest.raises(PxInterrupted, match=r"What is done is kept: `pxtools.last_map\(\)`"):
+        map_on(session, wait, range(8), chunksize=1)
+    assert session.unfinished_map == {n: n for n in range(4)}
 
 
 def test_a_result_that_cannot_be_read_here_is_described_and_never_waited_for(session: Session) -> None:

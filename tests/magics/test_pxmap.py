@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pxtools
 from pxtools.errors import PxClusterError, PxUsageError
 
 
@@ -22,9 +26,66 @@ def test_several_iterables_and_a_lambda(cell: Any) -> None:
     assert cell("%pxmap max xs [2, 2, 2]") == [2, 2, 3]
 
 
-def test_unordered_results_are_the_same_set(cell: Any) -> None:
-    cell("def f(x): return x * x")
-    assert sorted(cell("%pxmap --unordered --chunksize 2 f range(9)")) == [x * x for x in range(9)]
+def test_unordered_results_stream_in_as_they_are_ready(cell: Any, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    cell(
+        "import os, time\ndef f(n):\n"
+        f"    while n == 0 and not os.path.exists({str(gate)!r}): time.sleep(0.01)\n    return n * n"
+    )
+    stream = cell("%pxmap --unordered --chunksize 1 f range(9)")
+    first = [next(stream) for _ in range(8)]
+    assert sorted(first) == [n * n for n in range(1, 9)]
+    gate.touch()
+    assert list(stream) == [0]
+
+
+def test_an_endless_iterator_is_read_as_engines_become_free(cell: Any, shell: Any) -> None:
+    cell("import itertools\nread = 0\ndef numbers():\n    global read\n    for read in itertools.count(): yield read")
+    stream = cell("%pxmap --unordered --chunksize 1 abs numbers()")
+    assert {next(stream) for _ in range(10)} <= set(range(30))
+    assert shell.user_ns["read"] < 30
+    stream.close()
+    assert list(stream) == []
+    assert list(cell("%pxrun px_rank")) == [0, 1, 2, 3]
+
+
+def test_items_that_raise_are_tried_again(cell: Any, tmp_path: Path) -> None:
+    tries = tmp_path / "tries"
+    tries.mkdir()
+    cell(
+        f"import os\nfolder = {str(tries)!r}\n"
+        "def f(n):\n"
+        "    open(f'{folder}/{n}-{os.getpid()}-{len(os.listdir(folder))}', 'w').close()\n"
+        "    if n % 3 == 0 and len([t for t in os.listdir(folder) if t.startswith(f'{n}-')]) < 3: raise OSError(n)\n"
+        "    return -n"
+    )
+    assert cell("%pxmap --retries 2 --chunksize 4 f range(12)") == [-n for n in range(12)]
+    of_three = [name.split("-")[1] for name in os.listdir(tries) if name.startswith("3-")]
+    assert len(of_three) == 3
+    assert len(set(of_three)) > 1  # not on the same engine again
+    shutil.rmtree(tries)
+    tries.mkdir()
+    with pytest.raises(OSError, match="tried 2 times"):
+        cell("%pxmap --retries 1 --chunksize 12 f range(12)")
+
+
+def test_an_item_that_always_raises_is_named_with_its_tries(cell: Any, capsys: Any) -> None:
+    cell("def f(x): return 1 / x")
+    with pytest.raises(ZeroDivisionError):
+        cell("%pxmap --retries 2 f (x for x in [1, 0])")
+    assert capsys.readouterr().out.splitlines()[-1] == "Try it here: `f(0)`. It was tried 3 times."
+    first, second = cell("%pxmap --retries 2 --return-exceptions --chunksize 2 f [1, 0]")
+    assert (first, type(second)) == (1, ZeroDivisionError)
+
+
+def test_what_was_done_before_an_error_is_kept(cell: Any, capsys: Any) -> None:
+    cell("def f(x): return 10 // x")
+    with pytest.raises(ZeroDivisionError):
+        cell("%pxmap -t 0 --chunksize 1 f [1, 2, 5, 0, 7]")
+    assert pxtools.last_map() == {0: 10, 1: 5, 2: 2}
+    assert "What is done is kept: `pxtools.last_map()` (3)." in capsys.readouterr().out
+    cell("%pxmap f [1]")
+    assert pxtools.last_map() == {}
 
 
 def test_no_items_give_an_empty_list(cell: Any) -> None:
@@ -77,6 +138,7 @@ def test_a_result_that_cannot_travel_is_described_and_the_others_arrive(cell: An
         ("5 [1]", "cannot be called"),
         ("--chunksize 0 f [1]", "positive"),
         ("--chunksize x f [1]", "positive"),
+        ("--retries -1 f [1]", "give 0, 1, 2"),
         ("--unorderd f [1]", "--unordered"),
         ("f [1", "not whole"),
         ("-t 9 f [1]", "no engine 9"),
