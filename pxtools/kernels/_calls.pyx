@@ -1,4 +1,4 @@
-"""How compiled loops call their target. The twin is `calls_numpy.py`.
+"""How compiled loops call their target, and what every walk does. The twin is `calls_numpy.py`.
 
 A target with an `address` is called through that C pointer. Any other is called as a Python object through vectorcall,
 so a `def` or `cpdef` function that Cython compiled costs about as much as a C callback, and any other callable works.
@@ -6,10 +6,14 @@ so a `def` or `cpdef` function that Cython compiled costs about as much as a C c
 
 cimport cython
 cimport numpy as cnp
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from libc.math cimport NAN
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from numpy.random cimport bitgen_t
+
+import numpy as np
 
 from pxtools.errors import TargetError
 from pxtools.kernels.target_calls import checked_number, note_call, refuse_value
@@ -31,7 +35,7 @@ cdef class Caller:
     # slot 0 is left free for the callee (PY_VECTORCALL_ARGUMENTS_OFFSET)
 
     def __cinit__(self, target, Py_ssize_t n_params, bint is_scalar, bint is_density, cnp.int64_t[::1] counts,
-                  double[::1] first_nan, on_error):
+                  double[::1] first_nan, on_error, split=None):
         cdef size_t address = getattr(target, "address", 0) if hasattr(type(target), "is_pointer") else 0
         self.target = target
         self.n_params = n_params
@@ -40,6 +44,7 @@ cdef class Caller:
         self.counts = counts
         self.first_nan = first_nan
         self.on_error = on_error
+        self.split = split
         self.pointer = <Pointer> address
         self.slots = <PyObject**> PyMem_Malloc((n_params + 2) * sizeof(PyObject*))
         if self.slots == NULL:
@@ -57,7 +62,7 @@ cdef class Caller:
             result = self.with_vector(point)
         if result == NULL:
             return self.fail(point, value)
-        if PyFloat_Check(<object> result):  # np.float64 is a float too
+        if PyFloat_Check(<object> result) and self.split is None:  # np.float64 is a float too
             value[0] = PyFloat_AS_DOUBLE(<object> result)
             drop(result)
             return 0
@@ -107,10 +112,13 @@ cdef class Caller:
         return 0
 
     cdef int convert(self, PyObject* result, const double* point, double* value) except -1:
-        """Take a number that is no float, or raise; `result` is given up."""
+        """Take a number that is no float, or a number with blobs, or raise; `result` is given up."""
         cdef object owned = <object> result
         drop(result)
-        value[0] = checked_number(self.target, owned, listed(point, self.n_params), self.is_scalar)
+        if self.split is None:
+            value[0] = checked_number(self.target, owned, listed(point, self.n_params), self.is_scalar)
+        else:
+            value[0], self.blob = self.split(self.target, owned, listed(point, self.n_params), self.is_scalar)
         return 0
 
     cdef int judge(self, const double* point, double value) except -1:
@@ -130,3 +138,120 @@ cdef int pending_error() except -1:
 
 cdef list listed(const double* point, Py_ssize_t n_params):
     return [point[i] for i in range(n_params)]
+
+
+cdef class Walk:
+    """Chains that walk together; a kernel's own class proposes and settles. See `calls_numpy.Walk` for the arguments."""
+
+    def __cinit__(self, target, double[:, ::1] x, double[::1] value, Py_ssize_t n_steps, generator, *, bint is_density,
+                  bint is_scalar, Py_ssize_t first_kept, Py_ssize_t thin, double[:, :, ::1] draws,
+                  double[:, ::1] values, cnp.int64_t[::1] counts, double[::1] first_nan, on_error=None, mapping=None,
+                  shown=None, split=None, list blobs=None, **own):
+        self.n_chains, self.n_params, self.n_steps = x.shape[0], x.shape[1], n_steps
+        self.caller = Caller(target, self.n_params, is_scalar, is_density, counts, first_nan, on_error, split)
+        self.generator = generator
+        self.bits = <bitgen_t*> PyCapsule_GetPointer(generator.bit_generator.capsule, "BitGenerator")
+        self.is_density, self.is_mapped, self.has_blobs = is_density, mapping is not None, split is not None
+        self.next_kept, self.thin, self.draws, self.values = first_kept, thin, draws, values
+        self.x, self.value = x, value
+        self.rows, self.raws = np.empty((self.n_chains, self.n_params)), np.empty(self.n_chains)
+        self.slopes, self.insides = np.zeros(self.n_chains), np.zeros(self.n_chains, dtype=np.int8)
+        self.shown, self.points = self.x, self.rows
+        if self.is_mapped:
+            self.mapping, self.shown = mapping, shown
+            self.points = np.empty((self.n_chains, self.n_params))
+        if self.has_blobs:
+            self.blobs, self.new_blobs = blobs, [None] * self.n_chains
+            self.kept_blobs = [[] for _ in range(self.n_chains)]
+        if self.n_chains:
+            self.y, self.raw, self.jacobian = &self.rows[0, 0], &self.raws[0], &self.slopes[0]
+            self.inside = &self.insides[0]
+
+    cdef int propose(self) except -1:
+        raise NotImplementedError
+
+    cdef int settle(self) except -1:
+        raise NotImplementedError
+
+    cdef int keep(self) except -1:
+        cdef Py_ssize_t c
+        for c in range(self.n_chains):
+            copy(&self.shown[c, 0], self.n_params, &self.draws[c, self.kept, 0])
+            self.values[c, self.kept] = self.value[c]
+            if self.has_blobs:
+                self.kept_blobs[c].append(self.blobs[c])
+        self.kept += 1
+        self.next_kept += self.thin
+        return 0
+
+    def run(self):
+        """Take all steps."""
+        cdef Py_ssize_t t
+        with self.generator.bit_generator.lock:
+            for t in range(1, self.n_steps + 1):
+                self.propose()
+                answer(self)
+                self.settle()
+                if t % TURN == 0:
+                    PyErr_CheckSignals()
+                    with nogil:  # lets a waiting thread in: output, a debugger
+                        pass
+        self.finish()
+
+    def finish(self):
+        """Add the evaluations to the counts."""
+        self.caller.counts[0] += self.caller.evaluations
+        self.caller.evaluations = 0
+
+
+def drive(list walks, rows):
+    """Let walks go in step, and evaluate all their proposals of a step in one call; see `calls_numpy.drive`."""
+    cdef Walk walk
+    cdef Py_ssize_t t, c, count, n_params = (<Walk> walks[0]).n_params
+    cdef double[:, ::1] points
+    for t in range((<Walk> walks[0]).n_steps):
+        count = 0
+        for walk in walks:
+            walk.propose()
+            if walk.is_mapped:
+                map_all(walk)
+            for c in range(walk.n_chains):
+                count += walk.inside[c]
+        if count:
+            array = np.empty((count, n_params))
+            points, count = array, 0
+            for walk in walks:
+                for c in range(walk.n_chains):
+                    if walk.inside[c]:
+                        copy(&walk.points[c, 0], n_params, &points[count, 0])
+                        count += 1
+            ask(walks, rows, array)
+        for walk in walks:
+            walk.settle()
+    for walk in walks:
+        walk.finish()
+
+
+cdef int ask(list walks, rows, array) except -1:
+    """Hand out the answers of one call; when it raises, ask point by point who it was."""
+    cdef Walk walk
+    cdef Py_ssize_t c, count = 0
+    cdef double[::1] answers
+    try:
+        answers = rows(array)
+    except TargetError:
+        raise
+    except Exception:
+        for walk in walks:
+            for c in range(walk.n_chains):
+                if walk.inside[c]:
+                    evaluate(walk.caller, &walk.points[c, 0], walk.raw + c)
+        return 0
+    for walk in walks:
+        for c in range(walk.n_chains):
+            if walk.inside[c]:
+                walk.caller.evaluations += 1
+                walk.raw[c] = answers[count]
+                judged(walk.caller, &walk.points[c, 0], answers[count])
+                count += 1
+    return 0

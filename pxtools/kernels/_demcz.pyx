@@ -1,21 +1,19 @@
 """Differential evolution with an archive, snooker and mixture moves: the compiled loop. Its twin is `demcz_numpy.py`."""
 
+cimport cython
 cimport numpy as cnp
-from cpython.exc cimport PyErr_CheckSignals
-from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY, NAN, floor, log, sqrt
 from numpy.random cimport bitgen_t
 from numpy.random.c_distributions cimport random_standard_normal
-from pxtools.kernels._calls cimport Caller, copy, evaluate
+from pxtools.kernels._calls cimport Walk as AnyWalk, accept, copy, end_step
 
 import numpy as np
 
 cnp.import_array()
 
-# how often, in steps, other threads and Ctrl-C get their turn; degrees of freedom of the mixture's components
+# degrees of freedom of the mixture's components; the moves
 
 cdef enum:
-    TURN = 256
     DOF = 5
     DIFFERENCE = 0
     SNOOKER = 1
@@ -165,79 +163,95 @@ cdef inline void draw_from(bitgen_t* bits, const Mixture* mixture, Py_ssize_t n_
         y[i] = mixture.means[k * n_params + i] + stretch * z
 
 
-def walk(target, double[:, ::1] x, double[::1] value, Py_ssize_t n_steps, generator, *, const double[:, ::1] box,
-         bint is_density, bint is_scalar, double power, double[:, ::1] archive, Py_ssize_t n_archive, Py_ssize_t first_stored,
-         Py_ssize_t store_every, const double[::1] chances, const double[:, ::1] weights, const double[:, ::1] means,
-         const double[:, :, :, ::1] factors, Py_ssize_t first_kept, Py_ssize_t thin, double[:, :, ::1] draws, double[:, ::1] values,
-         cnp.int64_t[::1] counts, cnp.int64_t[::1] accepted, cnp.int64_t[:, ::1] moves, double[::1] first_nan,
-         on_error=None):
-    """Move all chains `n_steps` times, in place; see `pxtools.kernels.demcz_numpy.walk`, which does the same bit for bit."""
-    cdef Py_ssize_t n_params = x.shape[1], n_chains = x.shape[0], t, c, kept = 0, move
-    cdef Py_ssize_t next_kept = first_kept, next_stored = first_stored
-    cdef Caller caller = Caller(target, n_params, is_scalar, is_density, counts, first_nan, on_error)
-    cdef bitgen_t* bits = <bitgen_t*> PyCapsule_GetPointer(generator.bit_generator.capsule, "BitGenerator")
+@cython.final
+cdef class Walk(AnyWalk):
+    """The chains of a group; see `pxtools.kernels.demcz_numpy.steps`."""
+
+    cdef readonly Py_ssize_t n_archive
+    cdef const double[:, ::1] box, weights, means
+    cdef const double[:, :, :, ::1] factors
+    cdef readonly double[:, ::1] archive
+    cdef double[:, ::1] numbers
+    cdef double[::1] logs, q, distances, normals
+    cdef Py_ssize_t next_stored, store_every
+    cdef cnp.int64_t[::1] accepted
+    cdef readonly cnp.int64_t[:, ::1] moves
+    cdef double power, mixture_chance, snooker_chance
     cdef Space space
     cdef Mixture mixture
-    cdef double new = 0.0, new_log, correction, new_q = 0.0, u
-    cdef double[:, ::1] rows = np.empty((2, n_params))
-    cdef double[::1] logs = np.array(value), q = np.full(n_chains, np.nan), distances = np.empty(weights.shape[1])
-    cdef double* y = &rows[0, 0]
-    cdef double* normals = &rows[1, 0]
-    cdef double mixture_chance = chances[0], snooker_chance = chances[0] + chances[1]
-    space.n_params = n_params
-    space.lower, space.upper, space.period, space.jitter = &box[0, 0], &box[1, 0], &box[2, 0], &box[3, 0]
-    space.is_periodic = bool((np.asarray(box[2]) > 0).any())
-    mixture.n_components = weights.shape[1]
-    mixture.cumulative, mixture.peaks, mixture.means = &weights[0, 0], &weights[1, 0], &means[0, 0]
-    mixture.factors, mixture.inverses = &factors[0, 0, 0, 0], &factors[1, 0, 0, 0]
-    if is_density:
-        for c in range(n_chains):
-            logs[c] = log(value[c])
 
-    with generator.bit_generator.lock:
-        for t in range(1, n_steps + 1):
-            for c in range(n_chains):
-                u = uniform(bits)
-                correction = 0.0
-                if u < mixture_chance:
-                    move = MIXTURE
-                    draw_from(bits, &mixture, n_params, normals, y)
-                    if q[c] != q[c]:
-                        q[c] = mixture_log_density(&mixture, n_params, &x[c, 0], &distances[0])
-                    new_q = mixture_log_density(&mixture, n_params, y, &distances[0])
-                    correction = q[c] - new_q
-                elif u < snooker_chance:
-                    move = SNOOKER
-                    correction = snook(bits, &space, &archive[0, 0], n_archive, &x[c, 0], y)
-                else:
-                    move = DIFFERENCE
-                    differ(bits, &space, &archive[0, 0], n_archive, &x[c, 0], y)
-                u = uniform(bits)
-                moves[0, move] += 1
-                # -inf and inf cannot be weighed against each other: both ways are closed, which keeps the balance
-                if correction - correction == 0.0 and is_inside(&space, y):
-                    evaluate(caller, y, &new)
-                    new_log = log(new) if is_density else new
-                    if log(u) < power * (new_log - logs[c]) + correction:
-                        copy(y, n_params, &x[c, 0])
-                        value[c], logs[c] = new, new_log
-                        q[c] = new_q if move == MIXTURE else NAN
-                        accepted[c] += 1
-                        moves[1, move] += 1
-            if t == next_kept:
-                for c in range(n_chains):
-                    copy(&x[c, 0], n_params, &draws[c, kept, 0])
-                    values[c, kept] = value[c]
-                kept += 1
-                next_kept += thin
-            if t == next_stored:
-                for c in range(n_chains):
-                    copy(&x[c, 0], n_params, &archive[n_archive, 0])
-                    n_archive += 1
-                next_stored += store_every
-            if t % TURN == 0:
-                PyErr_CheckSignals()
-                with nogil:  # lets a waiting thread in: output, a debugger
-                    pass
-    counts[0] += caller.evaluations
-    return n_archive
+    def __init__(self, *shared, const double[:, ::1] box, double power, double[:, ::1] archive, Py_ssize_t n_archive,
+                 Py_ssize_t first_stored, Py_ssize_t store_every, const double[::1] chances,
+                 const double[:, ::1] weights, const double[:, ::1] means, const double[:, :, :, ::1] factors,
+                 cnp.int64_t[::1] accepted, cnp.int64_t[:, ::1] moves, slopes=None, **rest):
+        cdef Py_ssize_t c
+        self.box, self.power, self.archive, self.n_archive = box, power, archive, n_archive
+        self.next_stored, self.store_every = first_stored, store_every
+        self.weights, self.means, self.factors, self.accepted, self.moves = weights, means, factors, accepted, moves
+        self.mixture_chance, self.snooker_chance = chances[0], chances[0] + chances[1]
+        self.logs, self.q = np.array(self.value), np.full(self.n_chains, np.nan)
+        self.distances, self.normals = np.empty(weights.shape[1]), np.empty(self.n_params)
+        self.numbers = np.empty((self.n_chains, 4))  # of each proposal: move, correction, mixture's density, uniform
+        self.space.n_params = self.n_params
+        self.space.lower, self.space.upper, self.space.period = &box[0, 0], &box[1, 0], &box[2, 0]
+        self.space.jitter, self.space.is_periodic = &box[3, 0], bool((np.asarray(box[2]) > 0).any())
+        self.mixture.n_components = weights.shape[1]
+        self.mixture.cumulative, self.mixture.peaks, self.mixture.means = &weights[0, 0], &weights[1, 0], &means[0, 0]
+        self.mixture.factors, self.mixture.inverses = &factors[0, 0, 0, 0], &factors[1, 0, 0, 0]
+        for c in range(self.n_chains):
+            self.logs[c] = (log(self.value[c]) if self.is_density else self.value[c]) + (0.0 if slopes is None else slopes[c])
+
+    cdef int propose(self) except -1:
+        cdef Py_ssize_t c
+        for c in range(self.n_chains):
+            self.propose_one(c, self.y + c * self.n_params, &self.numbers[c, 0])
+        return 0
+
+    cdef inline void propose_one(self, Py_ssize_t c, double* y, double* numbers) noexcept nogil:
+        cdef double correction = 0.0, new_q = NAN, u = uniform(self.bits)
+        cdef Py_ssize_t move, n_params = self.n_params
+        if u < self.mixture_chance:
+            move = MIXTURE
+            draw_from(self.bits, &self.mixture, n_params, &self.normals[0], y)
+            if self.q[c] != self.q[c]:
+                self.q[c] = mixture_log_density(&self.mixture, n_params, &self.x[c, 0], &self.distances[0])
+            new_q = mixture_log_density(&self.mixture, n_params, y, &self.distances[0])
+            correction = self.q[c] - new_q
+        elif u < self.snooker_chance:
+            move = SNOOKER
+            correction = snook(self.bits, &self.space, &self.archive[0, 0], self.n_archive, &self.x[c, 0], y)
+        else:
+            move = DIFFERENCE
+            differ(self.bits, &self.space, &self.archive[0, 0], self.n_archive, &self.x[c, 0], y)
+        numbers[0], numbers[1], numbers[2], numbers[3] = move, correction, new_q, uniform(self.bits)
+        # -inf and inf cannot be weighed against each other: both ways are closed, which keeps the balance
+        self.inside[c] = correction - correction == 0.0 and is_inside(&self.space, y)
+
+    cdef int settle(self) except -1:
+        cdef Py_ssize_t c, move
+        cdef double new_log
+        for c in range(self.n_chains):
+            move = <Py_ssize_t> self.numbers[c, 0]
+            self.moves[0, move] += 1
+            if not self.inside[c]:
+                continue
+            new_log = (log(self.raw[c]) if self.is_density else self.raw[c]) + self.jacobian[c]
+            if log(self.numbers[c, 3]) < self.power * (new_log - self.logs[c]) + self.numbers[c, 1]:
+                accept(self, c)
+                self.logs[c], self.q[c] = new_log, self.numbers[c, 2]
+                self.accepted[c] += 1
+                self.moves[1, move] += 1
+        end_step(self)
+        if self.t == self.next_stored:
+            for c in range(self.n_chains):
+                copy(&self.x[c, 0], self.n_params, &self.archive[self.n_archive, 0])
+                self.n_archive += 1
+            self.next_stored += self.store_every
+        return 0
+
+
+def walk(target, double[:, ::1] x, double[::1] value, Py_ssize_t n_steps, generator, **options):
+    """Move all chains `n_steps` times, in place; see `pxtools.kernels.demcz_numpy.walk`, which does the same bit for bit."""
+    cdef Walk chains = Walk(target, x, value, n_steps, generator, **options)
+    chains.run()
+    return chains.n_archive

@@ -1,22 +1,15 @@
 """Robust adaptive Metropolis: the compiled loop. Its twin is `ram_numpy.py`."""
 
+cimport cython
 cimport numpy as cnp
-from cpython.exc cimport PyErr_CheckSignals
-from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport exp, floor, log, sqrt
 from numpy.random cimport bitgen_t
 from numpy.random.c_distributions cimport random_standard_normal
-from pxtools.kernels._calls cimport Caller, copy, evaluate
+from pxtools.kernels._calls cimport Walk as AnyWalk, accept, end_step
 
 import numpy as np
 
 cnp.import_array()
-
-# how often, in steps, other threads and Ctrl-C get their turn
-
-cdef enum:
-    TURN = 1024
-
 
 cdef inline bint propose(bitgen_t* bits, const double* x, const double* box, const double* factor, Py_ssize_t n_params,
                          double* normals, double* y) noexcept nogil:
@@ -65,49 +58,58 @@ cdef inline void update(double* factor, Py_ssize_t n_params, const double* norma
         factor[j * n_params + j] = new
 
 
-def walk(target, double[::1] x, double value, Py_ssize_t n_steps, generator, *, const double[:, ::1] box,
-         bint is_density, bint is_scalar, double[:, ::1] factor, const double[::1] rates, double goal,
-         Py_ssize_t first_kept, Py_ssize_t thin, double[:, ::1] draws, double[::1] values, cnp.int64_t[::1] counts,
-         double[::1] first_nan, on_error=None):
-    """Walk `n_steps` from `x`, in place; see `pxtools.kernels.ram_numpy.walk`, whose results are the same bit for bit."""
-    cdef Py_ssize_t n_params = x.shape[0], t, kept = 0, next_kept = first_kept, n_rates = rates.shape[0]
-    cdef Caller caller = Caller(target, n_params, is_scalar, is_density, counts, first_nan, on_error)
-    cdef bitgen_t* bits = <bitgen_t*> PyCapsule_GetPointer(generator.bit_generator.capsule, "BitGenerator")
-    cdef cnp.int64_t accepted = 0
-    cdef double new = 0.0, new_log = 0.0, here_log = log(value) if is_density else value, u, difference, chance
-    cdef double[:, ::1] rows = np.empty((3, n_params))
-    cdef double* y = &rows[0, 0]
-    cdef double* here = &x[0]
-    cdef bint is_inside
+@cython.final
+cdef class Walk(AnyWalk):
+    """One chain; see `pxtools.kernels.ram_numpy.steps`."""
 
-    with generator.bit_generator.lock:
-        for t in range(1, n_steps + 1):
-            is_inside = propose(bits, here, &box[0, 0], &factor[0, 0], n_params, &rows[1, 0], y)
-            u = bits.next_double(bits.state)
-            chance = 0.0
-            if is_inside:
-                evaluate(caller, y, &new)
-                new_log = log(new) if is_density else new
-                difference = new_log - here_log
-                if difference >= 0.0:
-                    chance = 1.0
-                elif difference == difference:
-                    chance = exp(difference)
-                if u < chance:
-                    copy(y, n_params, here)
-                    value, here_log = new, new_log
-                    accepted += 1
-            if t <= n_rates:
-                update(&factor[0, 0], n_params, &rows[1, 0], rates[t - 1] * (chance - goal), &rows[2, 0])
-            if t == next_kept:
-                copy(here, n_params, &draws[kept, 0])
-                values[kept] = value
-                kept += 1
-                next_kept += thin
-            if t % TURN == 0:
-                PyErr_CheckSignals()
-                with nogil:  # lets a waiting thread in: output, a debugger
-                    pass
-    counts[0] += caller.evaluations
-    counts[1] += accepted
-    return value
+    cdef const double[:, ::1] box
+    cdef readonly double[:, ::1] factor
+    cdef double[:, ::1] scratch
+    cdef const double[::1] rates
+    cdef double goal, uniform, here_log
+    cdef cnp.int64_t accepted
+
+    def __init__(self, *shared, const double[:, ::1] box, double[:, ::1] factor, const double[::1] rates, double goal,
+                 double slope=0.0, **rest):
+        self.box, self.factor, self.rates, self.goal = box, factor, rates, goal
+        self.scratch = np.empty((2, self.n_params))
+        self.here_log = (log(self.value[0]) if self.is_density else self.value[0]) + slope
+
+    cdef int propose(self) except -1:
+        self.inside[0] = propose(self.bits, &self.x[0, 0], &self.box[0, 0], &self.factor[0, 0], self.n_params,
+                                 &self.scratch[0, 0], self.y)
+        self.uniform = self.bits.next_double(self.bits.state)
+        return 0
+
+    cdef int settle(self) except -1:
+        cdef double new_log, difference, chance = 0.0
+        if self.inside[0]:
+            new_log = (log(self.raw[0]) if self.is_density else self.raw[0]) + self.jacobian[0]
+            difference = new_log - self.here_log
+            if difference >= 0.0:
+                chance = 1.0
+            elif difference == difference:
+                chance = exp(difference)
+            if self.uniform < chance:
+                accept(self, 0)
+                self.here_log = new_log
+                self.accepted += 1
+        if self.t < self.rates.shape[0]:
+            update(&self.factor[0, 0], self.n_params, &self.scratch[0, 0], self.rates[self.t] * (chance - self.goal),
+                   &self.scratch[1, 0])
+        return end_step(self)
+
+    def finish(self):
+        """Add what was counted to the counts."""
+        AnyWalk.finish(self)
+        self.caller.counts[1] += self.accepted
+        self.accepted = 0
+
+
+def walk(target, double[::1] x, double value, Py_ssize_t n_steps, generator, *, double[:, ::1] draws,
+         double[::1] values, **options):
+    """Walk `n_steps` from `x`, in place; see `pxtools.kernels.ram_numpy.walk`, whose results are the same bit for bit."""
+    cdef Walk one = Walk(target, np.asarray(x)[np.newaxis], np.array([value]), n_steps, generator,
+                         draws=np.asarray(draws)[np.newaxis], values=np.asarray(values)[np.newaxis], **options)
+    one.run()
+    return one.value[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 try:
-    from pxtools.kernels._demcz import walk
+    from pxtools.kernels._calls import drive
+    from pxtools.kernels._demcz import Walk, walk
 
     COMPILED = True
 except ImportError:
-    from pxtools.kernels.demcz_numpy import walk
+    from pxtools.kernels.calls_numpy import drive
+    from pxtools.kernels.demcz_numpy import Walk, walk
 
     COMPILED = False
 
-__all__ = ["COMPILED", "walk"]
+__all__ = ["COMPILED", "Walk", "drive", "walk"]

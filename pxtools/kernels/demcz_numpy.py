@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pxtools.kernels.calls_numpy import Caller, OnError
-from pxtools.kernels.rwm_numpy import wrapped
+from pxtools.kernels.calls_numpy import Steps
+from pxtools.kernels.calls_numpy import Walk as AnyWalk
+from pxtools.kernels.rwm_numpy import log, wrapped
 
 Floats = NDArray[np.float64]
 
@@ -23,146 +24,140 @@ DOF = 5
 DIFFERENCE, SNOOKER, MIXTURE = 0, 1, 2
 
 
+class Walk(AnyWalk):
+    """A group of chains; see `steps` and `pxtools.kernels.calls_numpy.Walk` for the arguments."""
+
+    n_archive: int
+
+    @staticmethod
+    def steps(
+        walk: Walk,
+        box: Floats,
+        power: float,
+        archive: Floats,
+        n_archive: int,
+        first_stored: int,
+        store_every: int,
+        chances: Floats,
+        weights: Floats,
+        means: Floats,
+        factors: Floats,
+        accepted: NDArray[np.int64],
+        moves: NDArray[np.int64],
+        slopes: Floats | None = None,
+    ) -> Steps:
+        """Move each chain of a group, one after the other.
+
+        A move is one of three, chosen at random: the difference of two archive points is added (ter Braak & Vrugt 2008,
+        section 2); the point moves along its line to an archive point (snooker, ibid. section 3); it is replaced by a
+        draw of a mixture of t distributions (Metropolis-Hastings). With a fixed archive and mixture each one keeps the
+        target exactly.
+
+        Parameters
+        ----------
+        walk : Walk
+            Of the group.
+        box : (4, n_params) array
+            Lower bound, upper bound, period (0: not periodic), width of the noise of a difference.
+        power : float
+            The density is raised to it: below 1 it is flatter. 1 leaves the target as it is.
+        archive : (capacity, n_params) array
+            Its first `n_archive` rows are the points to take differences of; at least two.
+        n_archive : int
+            See `archive`; `walk.n_archive` is the new length.
+        first_stored, store_every : int
+            After steps `first_stored`, `first_stored + store_every`, … (the first step is number 1) all chains' points
+            are added to the archive.
+        chances : (2,) array
+            Probabilities of a mixture move and of a snooker move.
+        weights : (2, n_components) array
+            The mixture: cumulative weights; heights of its components, in any unit.
+        means : (n_components, n_params) array
+            Their centres.
+        factors : (2, n_components, n_params, n_params) array
+            Lower Cholesky factors of their scale matrices, and the inverses of these.
+        accepted : (n_chains,) int64 array
+            Accepted proposals are added.
+        moves : (2, 3) int64 array
+            Proposals, and accepted ones, are added for the difference, snooker and mixture moves.
+        slopes : (n_chains,) array, optional
+            With a mapping: the logarithm of its Jacobian at the first points.
+
+        References
+        ----------
+        C. J. F. ter Braak, J. A. Vrugt (2008), Statistics and Computing 18, 435.
+        P. Giordani, R. Kohn (2010), J. Comput. Graph. Stat. 19, 243.
+        """
+        propose = _Moves(_Space(box, walk.generator), _Mixture(weights, means, factors), chances.tolist())
+        points: list[list[float]] = walk.x.tolist()
+        firsts = [0.0] * len(points) if slopes is None else slopes.tolist()
+        logs = [(log(v) if walk.is_density else v) + s for v, s in zip(walk.value.tolist(), firsts, strict=True)]
+        q = [math.nan] * len(points)
+        next_stored = first_stored
+        past: list[list[float]] = archive[:n_archive].tolist()
+        for t in range(1, walk.n_steps + 1):
+            proposed = [propose(past, c, points, q) for c in range(len(points))]
+            answers = yield [p.point if p.is_open else None for p in proposed]
+            for c, (answer, (proposal, move, correction, new_q, u, _)) in enumerate(
+                zip(answers, proposed, strict=True)
+            ):
+                moves[0, move] += 1
+                if answer is not None:
+                    new_log = (log(answer.value) if walk.is_density else answer.value) + answer.jacobian
+                    if log(u) < power * (new_log - logs[c]) + correction:
+                        points[c], logs[c], q[c] = proposal, new_log, new_q
+                        walk.accept(c, answer)
+                        accepted[c] += 1
+                        moves[1, move] += 1
+            walk.end_step()
+            if t == next_stored:
+                past += points
+                next_stored += store_every
+        if len(past) > n_archive:
+            archive[n_archive : len(past)] = past[n_archive:]
+        walk.n_archive, walk.x[:] = len(past), points
+
+
 def walk(
-    target: Callable[..., Any],
-    x: Floats,
-    value: Floats,
-    n_steps: int,
-    generator: Generator,
-    *,
-    box: Floats,
-    is_density: bool,
-    is_scalar: bool,
-    power: float,
-    archive: Floats,
-    n_archive: int,
-    first_stored: int,
-    store_every: int,
-    chances: Floats,
-    weights: Floats,
-    means: Floats,
-    factors: Floats,
-    first_kept: int,
-    thin: int,
-    draws: Floats,
-    values: Floats,
-    counts: NDArray[np.int64],
-    accepted: NDArray[np.int64],
-    moves: NDArray[np.int64],
-    first_nan: Floats,
-    on_error: OnError | None = None,
+    target: Callable[..., Any], x: Floats, value: Floats, n_steps: int, generator: Generator, **options: Any
 ) -> int:
-    """Move each chain of a group `n_steps` times, one after the other, in place; return the archive's new length.
-
-    A move is one of three, chosen at random: the difference of two archive points is added (ter Braak & Vrugt 2008,
-    section 2); the point moves along its line to an archive point (snooker, ibid. section 3); it is replaced by a
-    draw of a mixture of t distributions (Metropolis-Hastings). With a fixed archive and mixture each one keeps the
-    target exactly.
-
-    Parameters
-    ----------
-    target : callable
-        Called with n_params floats when `is_scalar`, else with one float64 vector that is its own to keep.
-    x : (n_chains, n_params) array
-        The points to start from; holds the last points afterwards.
-    value : (n_chains,) array
-        The target's values at `x`, likewise.
-    n_steps : int
-        Steps that every chain takes.
-    generator : numpy.random.Generator
-        The stream; nobody else may use it meanwhile.
-    box : (4, n_params) array
-        Lower bound, upper bound, period (0: not periodic), width of the noise of a difference.
-    is_density, is_scalar : bool
-        What the target returns (density or log-density) and takes (floats or a vector).
-    power : float
-        The density is raised to it: below 1 it is flatter. 1 leaves the target as it is.
-    archive : (capacity, n_params) array
-        Its first `n_archive` rows are the points to take differences of; at least two.
-    n_archive : int
-        See `archive`.
-    first_stored, store_every : int
-        After steps `first_stored`, `first_stored + store_every`, … (the first step is number 1) all chains' points are
-        added to the archive.
-    chances : (2,) array
-        Probabilities of a mixture move and of a snooker move.
-    weights : (2, n_components) array
-        The mixture: cumulative weights; heights of its components, in any unit.
-    means : (n_components, n_params) array
-        Their centres.
-    factors : (2, n_components, n_params, n_params) array
-        Lower Cholesky factors of their scale matrices, and the inverses of these.
-    first_kept, thin : int
-        Steps `first_kept`, `first_kept + thin`, … are written to `draws`.
-    draws : (n_chains, n_kept, n_params) array
-        Receives the kept points.
-    values : (n_chains, n_kept) array
-        Receives the target's values there.
-    counts : (3,) int64 array
-        Evaluations are added to the first entry, NaN values to the last.
-    accepted : (n_chains,) int64 array
-        Accepted proposals are added.
-    moves : (2, 3) int64 array
-        Proposals, and accepted ones, are added for the difference, snooker and mixture moves.
-    first_nan : (n_params,) array
-        Receives the first point where the target was NaN, if `counts[2]` was 0.
-    on_error : callable, optional
-        Called with an exception of the target, the point and the number of the call; raises, or the step is rejected.
-
-    References
-    ----------
-    C. J. F. ter Braak, J. A. Vrugt (2008), Statistics and Computing 18, 435.
-    P. Giordani, R. Kohn (2010), J. Comput. Graph. Stat. 19, 243.
-    """
-    caller = Caller(
-        target, is_scalar=is_scalar, is_density=is_density, counts=counts, first_nan=first_nan, on_error=on_error
-    )
-    space, mixture = _Space(box, generator), _Mixture(weights, means, factors)
-    points: list[list[float]] = x.tolist()
-    logs = [log(v) if is_density else v for v in value.tolist()]
-    q = [math.nan] * len(points)
-    mixture_chance, snooker_chance = float(chances[0]), float(chances[0] + chances[1])
-    kept, next_kept, next_stored = 0, first_kept, first_stored
-    past: list[list[float]] = archive[:n_archive].tolist()
-    for t in range(1, n_steps + 1):
-        for c, point in enumerate(points):
-            u, correction, new_q = generator.random(), 0.0, math.nan
-            if u < mixture_chance:
-                move, proposal = MIXTURE, mixture.draw(generator)
-                if q[c] != q[c]:
-                    q[c] = mixture.log_density(point)
-                new_q = mixture.log_density(proposal)
-                correction = q[c] - new_q
-            elif u < snooker_chance:
-                move, (proposal, correction) = SNOOKER, space.snook(past, point)
-            else:
-                move, proposal = DIFFERENCE, space.differ(past, point)
-            u = generator.random()
-            moves[0, move] += 1
-            if correction - correction == 0 and space.is_inside(proposal):
-                new = caller.evaluate(proposal)
-                new_log = log(new) if is_density else new
-                if log(u) < power * (new_log - logs[c]) + correction:
-                    points[c], value[c], logs[c], q[c] = proposal, new, new_log, new_q
-                    accepted[c] += 1
-                    moves[1, move] += 1
-        if t == next_kept:
-            draws[:, kept], values[:, kept] = points, value
-            kept += 1
-            next_kept += thin
-        if t == next_stored:
-            past += points
-            next_stored += store_every
-    if len(past) > n_archive:
-        archive[n_archive : len(past)] = past[n_archive:]
-    counts[0] += caller.evaluations
-    x[:] = points
-    return len(past)
+    """Move each chain of a group `n_steps` times, in place; return the archive's new length. See `Walk`."""
+    chains = Walk(target, x, value, n_steps, generator, **options)
+    chains.run()
+    return chains.n_archive
 
 
-def log(value: float) -> float:
-    """Return C's logarithm: minus infinity of 0, NaN of NaN."""
-    return math.log(value) if value != 0 else -math.inf
+class _Proposal(NamedTuple):
+    point: list[float]
+    move: int
+    correction: float
+    new_q: float
+    uniform: float
+    is_open: bool
+
+
+class _Moves:
+    """Chooses a move and makes it."""
+
+    def __init__(self, space: _Space, mixture: _Mixture, chances: list[float]) -> None:
+        self.space, self.mixture = space, mixture
+        self.mixture_chance, self.snooker_chance = chances[0], chances[0] + chances[1]
+
+    def __call__(self, past: list[list[float]], c: int, points: list[list[float]], q: list[float]) -> _Proposal:
+        generator, point = self.space.generator, points[c]
+        u, correction, new_q = generator.random(), 0.0, math.nan
+        if u < self.mixture_chance:
+            move, proposal = MIXTURE, self.mixture.draw(generator)
+            if q[c] != q[c]:
+                q[c] = self.mixture.log_density(point)
+            new_q = self.mixture.log_density(proposal)
+            correction = q[c] - new_q
+        elif u < self.snooker_chance:
+            move, (proposal, correction) = SNOOKER, self.space.snook(past, point)
+        else:
+            move, proposal = DIFFERENCE, self.space.differ(past, point)
+        is_open = correction - correction == 0 and self.space.is_inside(proposal)
+        return _Proposal(proposal, move, correction, new_q, generator.random(), is_open)
 
 
 def half_power(base: float, twice: int) -> float:

@@ -10,11 +10,70 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pxtools.kernels.calls_numpy import Caller, OnError
-from pxtools.kernels.demcz_numpy import log
-from pxtools.kernels.rwm_numpy import wrapped
+from pxtools.kernels.calls_numpy import Steps
+from pxtools.kernels.calls_numpy import Walk as AnyWalk
+from pxtools.kernels.rwm_numpy import log, wrapped
 
 Floats = NDArray[np.float64]
+
+
+class Walk(AnyWalk):
+    """One chain that learns its steps; see `steps` and `pxtools.kernels.calls_numpy.Walk` for the arguments."""
+
+    @staticmethod
+    def steps(walk: Walk, box: Floats, factor: Floats, rates: Floats, goal: float, slope: float = 0.0) -> Steps:
+        """Propose `x + S u`, u standard normal, and accept by Metropolis' rule. While there are `rates`, S follows.
+
+        `S S' <- S (I + rate (chance - goal) u u' / |u|^2) S'`, where `chance` is the probability of acceptance.
+
+        Parameters
+        ----------
+        walk : Walk
+            Of one chain.
+        box : (3, n_params) array
+            Lower bound, upper bound, period (0: not periodic), in walking coordinates.
+        factor : (n_params, n_params) array
+            S, lower triangular; changed in place.
+        rates : (n_adapting,) array
+            The first steps adapt S at these rates, below 1 each; the others leave it.
+        goal : float
+            The acceptance rate that S is led to.
+        slope : float
+            With a mapping: the logarithm of its Jacobian at the first point.
+
+        References
+        ----------
+        M. Vihola (2012), Robust adaptive Metropolis algorithm with coerced acceptance rate, Stat. Comput. 22, 997.
+        """
+        position: list[float] = walk.x[0].tolist()
+        lower, upper, period = box.tolist()
+        rows: list[list[float]] = factor.tolist()
+        value: float = walk.value[0].item()
+        here_log = (log(value) if walk.is_density else value) + slope
+        is_periodic, changes = any(period), rates.tolist()
+        for t in range(walk.n_steps):
+            normals = [walk.generator.standard_normal() for _ in position]
+            proposal = [p + _dot(row, normals, i) for i, (p, row) in enumerate(zip(position, rows, strict=True))]
+            if is_periodic:
+                proposal = wrapped(proposal, lower, period)
+            u, chance = walk.generator.random(), 0.0
+            is_inside = all(low <= p <= high for low, p, high in zip(lower, proposal, upper, strict=True))
+            (answer,) = yield [proposal if is_inside else None]
+            if answer is not None:
+                new_log = (log(answer.value) if walk.is_density else answer.value) + answer.jacobian
+                difference = new_log - here_log
+                if difference >= 0:
+                    chance = 1.0
+                elif difference == difference:
+                    chance = math.exp(difference)
+                if u < chance:
+                    position, here_log = proposal, new_log
+                    walk.accept(0, answer)
+                    walk.counts[1] += 1
+            if t < len(changes):
+                update(rows, normals, changes[t] * (chance - goal))
+            walk.end_step()
+        walk.x[0], factor[:] = position, rows
 
 
 def walk(
@@ -24,79 +83,16 @@ def walk(
     n_steps: int,
     generator: Generator,
     *,
-    box: Floats,
-    is_density: bool,
-    is_scalar: bool,
-    factor: Floats,
-    rates: Floats,
-    goal: float,
-    first_kept: int,
-    thin: int,
     draws: Floats,
     values: Floats,
-    counts: NDArray[np.int64],
-    first_nan: Floats,
-    on_error: OnError | None = None,
+    **options: Any,
 ) -> float:
-    """Walk `n_steps` from `x`, in place, and return the target's value at the last point.
-
-    A step proposes `x + S u`, u standard normal, and accepts by Metropolis' rule. While there are `rates`, S follows:
-    `S S' <- S (I + rate (chance - goal) u u' / |u|^2) S'`, where `chance` is the probability of acceptance.
-
-    Parameters
-    ----------
-    target, x, value, n_steps, generator, is_density, is_scalar
-        See `pxtools.kernels.rwm_numpy.walk`.
-    box : (3, n_params) array
-        Lower bound, upper bound, period (0: not periodic).
-    factor : (n_params, n_params) array
-        S, lower triangular; changed in place.
-    rates : (n_adapting,) array
-        The first steps adapt S at these rates, below 1 each; the others leave it.
-    goal : float
-        The acceptance rate that S is led to.
-    first_kept, thin, draws, values, counts, first_nan, on_error
-        See `pxtools.kernels.rwm_numpy.walk`.
-
-    References
-    ----------
-    M. Vihola (2012), Robust adaptive Metropolis algorithm with coerced acceptance rate, Stat. Comput. 22, 997.
-    """
-    caller = Caller(
-        target, is_scalar=is_scalar, is_density=is_density, counts=counts, first_nan=first_nan, on_error=on_error
-    )
-    position: list[float] = x.tolist()
-    lower, upper, period = box.tolist()
-    rows: list[list[float]] = factor.tolist()
-    here_log = log(value) if is_density else value
-    is_periodic, kept, next_kept = any(period), 0, first_kept
-    changes = rates.tolist()
-    for t in range(1, n_steps + 1):
-        normals = [generator.standard_normal() for _ in position]
-        proposal = [p + _dot(row, normals, i) for i, (p, row) in enumerate(zip(position, rows, strict=True))]
-        if is_periodic:
-            proposal = wrapped(proposal, lower, period)
-        u, chance = generator.random(), 0.0
-        if all(low <= p <= high for low, p, high in zip(lower, proposal, upper, strict=True)):
-            new = caller.evaluate(proposal)
-            new_log = log(new) if is_density else new
-            difference = new_log - here_log
-            if difference >= 0:
-                chance = 1.0
-            elif difference == difference:
-                chance = math.exp(difference)
-            if u < chance:
-                position, value, here_log = proposal, new, new_log
-                counts[1] += 1
-        if t <= len(changes):
-            update(rows, normals, changes[t - 1] * (chance - goal))
-        if t == next_kept:
-            draws[kept], values[kept] = position, value
-            kept += 1
-            next_kept += thin
-    counts[0] += caller.evaluations
-    x[:], factor[:] = position, rows
-    return value
+    """Walk one chain, in place, and return the target's value at the last point; see `rwm_numpy.walk`."""
+    last = np.array([value])
+    Walk(
+        target, x[np.newaxis], last, n_steps, generator, draws=draws[np.newaxis], values=values[np.newaxis], **options
+    ).run()
+    return float(last[0])
 
 
 def _dot(row: list[float], normals: list[float], last: int) -> float:

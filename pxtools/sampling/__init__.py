@@ -27,6 +27,8 @@ _HOMES = {
     "Chunk": "samplers",
     "SAMPLERS": "samplers",
     "advance": "samplers",
+    "advance_all": "samplers",
+    "Box": "starts",
     "start_groups": "run",
     "assemble": "run",
     "sample_here": "run",

@@ -15,17 +15,15 @@ J. Comput. Graph. Stat. 19, 243-259.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pxtools.kernels.demcz import COMPILED, walk
-from pxtools.sampling.group import Rejections, counted, find_start, generator_at, stream
+from pxtools.kernels import demcz as kernel
+from pxtools.sampling.group import GroupState, begin, stream
 from pxtools.sampling.mixture import Mixture, fit_mixture, no_mixture
-from pxtools.sampling.samplers import Chunk, GroupStats
-from pxtools.sampling.starts import RandomStart
 from pxtools.sampling.targets import Target
 
 if TYPE_CHECKING:
@@ -49,99 +47,115 @@ JITTER = 1e-6
 SPREADS = (-2.0, 1.0)
 
 
-@dataclass(frozen=True)
-class DemczState:
-    """Where a group stands. Plain data.
+@dataclass(frozen=True, kw_only=True)
+class DemczState(GroupState):
+    """Where a group stands.
 
     Attributes
     ----------
-    group, first_chain : int
-        The group's number, which is also its stream, and the number of its first chain.
-    positions : (n_chains, n_params) array
-        The current points.
-    values : (n_chains,) array or None
-        The target there; None until the first chunk evaluates it.
-    redraw : RandomStart or None
-        How to draw other start points, if these were random and turn out to be outside the support.
-    bits : dict
-        State of the PCG64 bit generator.
-    box : (4, n_params) array
-        Lower bound, upper bound, period, noise of a difference.
+    jitter : (n_params,) array
+        Noise of a difference.
     archive : (n_archive, n_params) array
-        Points to take differences of.
+        Points to take differences of, in walking coordinates.
     mixture : Mixture
         What mixture moves draw from.
     chances : (2,) array
         Probabilities of a mixture move and of a snooker move.
-    warmup, thin, n_done : int
-        Steps to discard, distance of kept steps, steps taken so far.
     moves : (2, 3) array
         Proposed and accepted differences, snooker and mixture moves since the last look at the archive.
-    stats : GroupStats
-        The counters.
     """
 
-    group: int
-    first_chain: int
-    positions: Floats
-    values: Floats | None
-    redraw: RandomStart | None
-    bits: dict[str, Any]
-    box: Floats
+    jitter: Floats
     archive: Floats
     mixture: Mixture
     chances: Floats
-    warmup: int
-    thin: int
-    n_done: int
     moves: NDArray[np.int64]
-    stats: GroupStats
-    sampler: str = "auto"
 
     @property
-    def looks(self) -> list[int]:
+    def stops(self) -> list[int]:
         """The steps after which the archive is looked at; the last one is the end of the warm-up."""
         return [self.warmup * part // PARTS for part in range(1, PARTS + 1)]
 
     @property
     def power(self) -> float:
         """What the density is raised to in this part of the warm-up."""
-        return (*POWERS, 1.0)[sum(look <= self.n_done for look in self.looks)]
+        return (*POWERS, 1.0)[sum(look <= self.n_done for look in self.stops)]
 
     @property
     def store_every(self) -> int:
         """Steps between additions to the archive."""
         return max(1, len(self.positions) * self.warmup // (2 * ARCHIVE_SIZE))
 
+    def walk(self, target: Target, common: dict[str, Any], accepted: NDArray[np.int64]) -> Any:
+        """Return the kernel's walk to the next look at the archive."""
+        n_steps, (n_chains, n_params) = common["n_steps"], self.positions.shape
+        is_kept = self.n_done >= self.warmup
+        every = n_steps + 1 if is_kept else self.store_every
+        first_stored = every if is_kept else every - self.n_done % every
+        n_stored = 0 if is_kept else len(range(first_stored, n_steps + 1, every)) * n_chains
+        return kernel.Walk(
+            target.caller,
+            box=np.vstack([self.space.lower, self.space.upper, self.space.period, self.jitter]),
+            power=self.power,
+            archive=np.concatenate([self.archive, np.empty((n_stored, n_params))]) if n_stored else self.archive.copy(),
+            n_archive=len(self.archive),
+            first_stored=first_stored,
+            store_every=every,
+            chances=self.chances,
+            weights=self.mixture.weights,
+            means=self.mixture.means,
+            factors=self.mixture.factors,
+            accepted=accepted,
+            moves=self.moves.copy(),
+            slopes=self.space.outward(self.positions)[1],
+            **common,
+        )
+
+    def after(self, walk: Any, generator: Generator) -> Self:
+        """Return the state with a longer archive, looked at when it is time."""
+        moved = replace(self, archive=np.array(walk.archive), moves=np.array(walk.moves))
+        return moved.look(generator) if moved.n_done in moved.stops else moved
+
+    def look(self, generator: Generator) -> Self:
+        """Drop what is old, fit the mixture anew; after the last look nothing changes any more."""
+        archive = self.archive
+        if self.n_done <= self.stops[PARTS // 2]:
+            archive = archive[len(archive) // 2 :]
+        proposed, accepted = self.moves[:, 2]
+        is_last = self.n_done == self.warmup
+        fitted = fit_mixture(archive, generator)
+        is_worth = fitted is not None and not (is_last and proposed > 0 and accepted < MIXTURE_WORTH * proposed)
+        return replace(
+            self,
+            archive=archive,
+            mixture=fitted if fitted is not None and is_worth else no_mixture(archive.shape[1]),
+            chances=np.array(
+                [MIXTURE_CHANCE, (1 - MIXTURE_CHANCE) * SNOOKER_CHANCE] if is_worth else [0.0, SNOOKER_CHANCE]
+            ),
+            jitter=JITTER * _spread(archive),
+            moves=np.zeros((2, 3), dtype=np.int64),
+        )
+
 
 def start(plan: SamplePlan, group: int) -> DemczState:
     """Return the state of a group before its first step; the target is not called yet."""
     generator = stream(plan.seed, group)
-    chains = plan.chains_of(group)
-    redraw, n_params = plan.random_start, len(plan.names)
-    n_first = max(2 * len(chains), FIRST_ARCHIVE * n_params)
-    if redraw is not None:
-        positions = np.array([redraw.draw(generator) for _ in chains])
-        archive = np.array([redraw.draw(generator) for _ in range(n_first)])
+    common = begin(plan, group, generator)
+    space, n_params = common["space"], len(plan.names)
+    n_first = max(2 * len(common["shown"]), FIRST_ARCHIVE * n_params)
+    if plan.random_start is not None:
+        archive = space.inward(np.array([plan.random_start.draw(generator) for _ in range(n_first)]))
     else:
-        positions = np.array(plan.initial[chains.start : chains.stop])
-        archive = _around(plan.initial, plan.step, n_first, generator).clip(plan.lower, plan.upper)
+        starts = space.inward(plan.initial)
+        archive = _around(starts, plan.step, n_first, generator).clip(space.lower, space.upper)
     return DemczState(
-        group=group,
-        first_chain=chains.start,
-        positions=positions,
-        values=None,
-        redraw=redraw,
-        bits=dict(generator.bit_generator.state),
-        box=np.vstack([plan.lower, plan.upper, plan.period, JITTER * _spread(archive)]),
+        jitter=JITTER * _spread(archive),
         archive=archive,
         mixture=no_mixture(n_params),
         chances=np.array([0.0, SNOOKER_CHANCE]),
-        warmup=plan.warmup,
-        thin=plan.thin,
-        n_done=0,
         moves=np.zeros((2, 3), dtype=np.int64),
-        stats=GroupStats(n_evaluations=0, n_kept_steps=0, n_accepted=np.zeros(len(chains), dtype=np.int64)),
+        bits=dict(generator.bit_generator.state),
+        **common,
     )
 
 
@@ -155,110 +169,3 @@ def _around(points: Floats, step: Floats, count: int, generator: Generator) -> F
 
 def _spread(archive: Floats) -> Floats:
     return np.maximum(archive.std(axis=0), np.finfo(np.float64).tiny)
-
-
-def advance(target: Target, state: DemczState, n_steps: int) -> Chunk:
-    """Take the group `n_steps` further; see `pxtools.sampling.samplers.advance`."""
-    generator = generator_at(state.bits)
-    if state.values is None:
-        state = _begin(target, state, generator)
-    parts: list[Chunk] = []
-    end = state.n_done + n_steps
-    while state.n_done < end:
-        stop = min([end, *(look for look in state.looks if look > state.n_done)])
-        parts.append(_walk(target, state, generator, stop - state.n_done))
-        state = parts[-1].state
-        if state.n_done in state.looks:
-            state = _look(state, generator)
-    n_chains, n_params = state.positions.shape
-    draws = np.concatenate([np.empty((n_chains, 0, n_params)), *(part.draws for part in parts)], axis=1)
-    values = np.concatenate([np.empty((n_chains, 0)), *(part.values for part in parts)], axis=1)
-    return Chunk(draws, values, replace(state, bits=dict(generator.bit_generator.state)))
-
-
-def _begin(target: Target, state: DemczState, generator: Generator) -> DemczState:
-    """Evaluate the start points; random ones outside the support are drawn again."""
-    found = [
-        find_start(target, position, state.redraw, generator, state.first_chain + chain)
-        for chain, position in enumerate(state.positions)
-    ]
-    positions, values = np.array([f[0] for f in found]), np.array([f[1] for f in found])
-    stats = replace(state.stats, n_evaluations=sum(f[2] for f in found), initial=positions, is_compiled=COMPILED)
-    return replace(state, positions=positions, values=values, redraw=None, stats=stats)
-
-
-def _walk(target: Target, state: DemczState, generator: Generator, n_steps: int) -> Chunk:
-    """Walk between two looks at the archive."""
-    assert state.values is not None
-    is_kept = state.n_done >= state.warmup
-    phase = max(0, state.n_done - state.warmup) % state.thin
-    n_kept = (phase + n_steps) // state.thin if is_kept else 0
-    n_chains, n_params = state.positions.shape
-    every = n_steps + 1 if is_kept else state.store_every
-    first_stored = every - state.n_done % every if not is_kept else every
-    n_stored = 0 if is_kept else len(range(first_stored, n_steps + 1, every)) * n_chains
-    archive = np.concatenate([state.archive, np.empty((n_stored, n_params))])
-    positions, values, moves = state.positions.copy(), state.values.copy(), state.moves.copy()
-    draws, kept_values = np.empty((n_chains, n_kept, n_params)), np.empty((n_chains, n_kept))
-    counts, accepted = np.zeros(3, dtype=np.int64), np.zeros(n_chains, dtype=np.int64)
-    first_nan, rejections = np.full(n_params, np.nan), Rejections(state.stats)
-    walk(
-        target.caller,
-        positions,
-        values,
-        n_steps,
-        generator,
-        box=state.box,
-        is_density=target.is_density,
-        is_scalar=target.is_scalar,
-        power=state.power,
-        archive=archive,
-        n_archive=len(state.archive),
-        first_stored=first_stored,
-        store_every=every,
-        chances=state.chances,
-        weights=state.mixture.weights,
-        means=state.mixture.means,
-        factors=state.mixture.factors,
-        first_kept=state.thin - phase if is_kept else n_steps + 1,
-        thin=state.thin,
-        draws=draws,
-        values=kept_values,
-        counts=counts,
-        accepted=accepted,
-        moves=moves,
-        first_nan=first_nan,
-        on_error=rejections,
-    )
-    stats = counted(state.stats, counts, accepted, first_nan, n_steps if is_kept else 0, rejections)
-    state = replace(
-        state,
-        positions=positions,
-        values=values,
-        archive=archive,
-        moves=moves,
-        n_done=state.n_done + n_steps,
-        stats=stats,
-    )
-    return Chunk(draws, kept_values, state)
-
-
-def _look(state: DemczState, generator: Generator) -> DemczState:
-    """Drop what is old, fit the mixture anew; after the last look nothing changes any more."""
-    archive = state.archive
-    if state.n_done <= state.looks[PARTS // 2]:
-        archive = archive[len(archive) // 2 :]
-    proposed, accepted = state.moves[:, 2]
-    is_last = state.n_done == state.warmup
-    fitted = fit_mixture(archive, generator)
-    is_worth = fitted is not None and not (is_last and proposed > 0 and accepted < MIXTURE_WORTH * proposed)
-    return replace(
-        state,
-        archive=archive,
-        mixture=fitted if fitted is not None and is_worth else no_mixture(archive.shape[1]),
-        chances=np.array(
-            [MIXTURE_CHANCE, (1 - MIXTURE_CHANCE) * SNOOKER_CHANCE] if is_worth else [0.0, SNOOKER_CHANCE]
-        ),
-        box=np.vstack([state.box[:3], JITTER * _spread(archive)]),
-        moves=np.zeros((2, 3), dtype=np.int64),
-    )

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pxtools.errors import PxUsageError, nearest
 from pxtools.sampling.samplers import SAMPLERS, Sampler
-from pxtools.sampling.starts import Bounds, Initial, RandomStart, read_bounds, read_initial
+from pxtools.sampling.starts import Bounds, Initial, RandomStart, Spares, read_bounds, read_box, read_initial
 from pxtools.sampling.targets import Target
 
 
@@ -44,6 +44,10 @@ class SamplePlan:
         Start points; empty when they are random.
     random_start : RandomStart or None
         How start points are drawn.
+    spares : Spares or None
+        Further start points, where a function made them.
+    transform : bool
+        Chains walk in coordinates without bounds, which are mapped between `lower` and `upper`.
     notes : tuple of str
         What the user should know about the defaults that were filled in.
     """
@@ -64,6 +68,8 @@ class SamplePlan:
     period: NDArray[np.float64]
     initial: NDArray[np.float64]
     random_start: RandomStart | None
+    spares: Spares | None = None
+    transform: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -87,6 +93,7 @@ def make_plan(
     initial: Initial | None = None,
     bounds: Bounds | None = None,
     periodic: Sequence[str] = (),
+    transform: bool = False,
     scale: float = 1.0,
     seed: int | None = None,
     sampler: str = "auto",
@@ -104,12 +111,18 @@ def make_plan(
         Default: the rows of `initial`, else the sampler's, or enough for `n_engines`.
     step : float or (n_params,) array
         `rwm`: half-width of the uniform box.
-    initial : (n_chains, n_params) or (n_params,) array, or callable, optional
-        Start points; one point is for all chains; a callable gets a `numpy.random.Generator` and returns one point.
+    initial : (n_chains, n_params) or (n_params,) array, callable, Box, dict or Samples, optional
+        Start points; one point is for all chains; a callable gets a `numpy.random.Generator` and returns one point,
+        and is asked again when that is outside the support; a `Box`, or a dict of name to (low, high), is drawn from;
+        earlier `Samples` are gone on from.
     bounds : (low, high), (n_params, 2) array, or dict of name to (low, high), optional
         Hard bounds of the support; start points are drawn inside when `initial` is missing.
     periodic : sequence of str
         Parameters whose two bounds are the same place: angles, phases.
+    transform : bool
+        Walk without bounds, in the logarithm of the distance to one bound or the logit between two, and weigh with the
+        Jacobian: the same target, whose chains do not bump into bounds. Draws are those of the target as ever; `step`
+        is in the walking coordinates.
     scale : float
         Standard deviation of random start points where bounds are missing.
     seed : int, optional
@@ -124,8 +137,6 @@ def make_plan(
     PxUsageError
         An option that cannot be carried out, or two that contradict each other.
     """
-    if sampler == "auto" and hasattr(target.function, "walk"):
-        sampler = "rwm"  # the function brings a loop of its own: a call from here for each point would be slow
     if sampler not in SAMPLERS:
         raise PxUsageError(
             f"There is no sampler `{sampler}`.{nearest(sampler, SAMPLERS)}\nType --sampler {' | '.join(SAMPLERS)}."
@@ -134,13 +145,14 @@ def make_plan(
     box = read_bounds(target, bounds)
     row = SAMPLERS[sampler]
     default_chains = max(row.default_chains, max(2, row.chains_per_group) * n_engines)
-    points = None
-    if initial is not None:
-        points = read_initial(initial, target, _count("chains", chains), default_chains, seed)
-    target = target.with_size(_n_params(target, points, box))
+    points = spares = None
+    start_box = read_box(target, initial)
+    if initial is not None and start_box is None:
+        points, spares = read_initial(initial, target, _count("chains", chains), default_chains, seed)
+    target = target.with_size(_n_params(target, points, box if start_box is None else start_box))
     lower, upper = _full_box(target, box)
-    random_start = RandomStart(lower, upper, _positive("scale", scale)) if points is None else None
-    _check_inside(target, points, lower, upper)
+    random_start = _random_start(target, lower, upper, _positive("scale", scale), start_box)
+    _check_inside(target, points, lower, upper, transform)
     n_chains = len(points) if points is not None else _count("chains", chains) or default_chains
     return SamplePlan(
         target_name=target.name,
@@ -158,8 +170,10 @@ def make_plan(
         upper=upper,
         period=_period(target, periodic, lower, upper),
         initial=np.empty((0, len(target.names))) if points is None else points,
-        random_start=random_start,
-        notes=_start_notes(random_start),
+        random_start=random_start if points is None else None,
+        spares=spares,
+        transform=_is_transformed(transform, lower, upper),
+        notes=_start_notes(random_start if points is None else None),
     )
 
 
@@ -239,6 +253,36 @@ def _full_box(
     return np.broadcast_to(box[0], (size,)).copy(), np.broadcast_to(box[1], (size,)).copy()
 
 
+def _random_start(
+    target: Target,
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    scale: float,
+    start_box: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+) -> RandomStart:
+    """Return how start points are drawn: in the box of --initial as far as --bounds go, else between the bounds."""
+    if start_box is None:
+        return RandomStart(lower, upper, scale)
+    if len(start_box[0]) != len(lower):
+        raise PxUsageError(
+            f"The box of --initial has {len(start_box[0])} pair(s), `{target.name}` {len(lower)} parameter(s) "
+            f"({', '.join(target.names)}).\nGive one (low, high) for all, or one for each."
+        )
+    low, high = np.maximum(lower, start_box[0]), np.minimum(upper, start_box[1])
+    if not (low < high).all():
+        k = int(np.argmin(low < high))
+        raise PxUsageError(
+            f"The box of --initial and --bounds share no `{target.names[k]}`.\nMove the box, or widen --bounds."
+        )
+    return RandomStart(low, high, scale, "in the box of --initial")
+
+
+def _is_transformed(transform: bool, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> bool:
+    if transform and not (np.isfinite(lower) | np.isfinite(upper)).any():
+        raise PxUsageError("--transform maps between bounds, and there are none.\nType --bounds, too.")
+    return bool(transform)
+
+
 def _period(
     target: Target, periodic: Sequence[str], lower: NDArray[np.float64], upper: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -257,11 +301,22 @@ def _period(
 
 
 def _check_inside(
-    target: Target, points: NDArray[np.float64] | None, lower: NDArray[np.float64], upper: NDArray[np.float64]
+    target: Target,
+    points: NDArray[np.float64] | None,
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    transform: bool,
 ) -> None:
     if points is None:
         return
     outside = np.flatnonzero(((points < lower) | (points > upper)).any(axis=1))
+    at_bound = np.flatnonzero(((points == lower) | (points == upper)).any(axis=1))
+    if transform and at_bound.size:
+        row = int(at_bound[0])
+        raise PxUsageError(
+            f"Row {row} of --initial, {points[row].tolist()}, is on a bound, which --transform sends to infinity.\n"
+            f"Move it inside, or leave --transform out."
+        )
     if outside.size:
         row = int(outside[0])
         raise PxUsageError(

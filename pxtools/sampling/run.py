@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pxtools.errors import PxUsageError
+from pxtools.errors import PxUsageError, TargetError
 from pxtools.sampling.plan import SamplePlan
 from pxtools.sampling.samplers import Chunk, GroupStats, advance, module_of
 from pxtools.sampling.targets import Target
@@ -79,9 +79,11 @@ def assemble(
             "Let it run longer, or take a smaller --warmup."
         )
     stats = [group[-1].state.stats for group in chunks]
+    names = list(dict.fromkeys(name for group in chunks for chunk in group for name in chunk.blobs))
     return Samples(
         draws=np.concatenate([array[:, :n_draws] for array in draws]),
         values=np.concatenate([array[:, :n_draws] for array in values]),
+        blobs={name: _blob(name, chunks, n_draws) for name in names},
         names=plan.names,
         target_name=plan.target_name,
         is_density=plan.is_density,
@@ -103,6 +105,18 @@ def assemble(
         target_tier=target_tier,
         notes=(*plan.notes, *notes, *_run_notes(plan, stats, n_draws)),
     )
+
+
+def _blob(name: str, chunks: Sequence[Sequence[Chunk]], n_draws: int) -> NDArray[Any]:
+    """Return one extra output of all chains, (n_chains, n_draws, ...)."""
+    parts = [[chunk.blobs[name] for chunk in group if name in chunk.blobs] for group in chunks]
+    if not all(parts) or len({part[0].shape[2:] for part in parts}) > 1:
+        shapes = sorted({str(part[0].shape[2:]) if part else "missing" for part in parts})
+        raise TargetError(
+            f"The blob `{name}` differs between groups of chains: {', '.join(shapes)}.\n"
+            f"Return it with the same shape at every point."
+        )
+    return np.concatenate([np.concatenate(part, axis=1)[:, :n_draws] for part in parts])
 
 
 def _acceptance_rate(stats: GroupStats) -> NDArray[np.float64]:

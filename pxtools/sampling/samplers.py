@@ -1,20 +1,22 @@
-"""The samplers: one module each, one row each in the table. Standard library and NumPy only: engines run this.
+"""The table of samplers, and what the boundary carries.
 
-A sampler module has two functions. `start` makes the state of one scheduling group, plain data that pickles small:
+A sampler is one module with three things. Its state, a `GroupState` with what the sampler learns, plain data that
+pickles small; `start`, which makes the state of one scheduling group; and `kernel`, the module of its loop:
 
     start(plan, group) -> state
 
-and `advance` takes it `n_steps` further; it returns the draws on the way and the new state, and leaves the old one:
+`advance` takes a state `n_steps` further; it returns the draws on the way and the new state, and leaves the old one:
 
     advance(target, state, n_steps) -> Chunk
 
 A state has the attributes `sampler`, `group`, `n_done` (steps taken so far, of `plan.n_steps`) and `stats` (a
-`GroupStats`). How a run is cut into chunks never changes the draws.
+`GroupStats`). How a run is cut into chunks, and which groups go together, never changes the draws.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -32,7 +34,7 @@ class Sampler:
     Attributes
     ----------
     module : str
-        Has `start` and `advance`.
+        Has `start` and `kernel`.
     warmup, warmup_per_parameter : int
         Steps that are discarded unless told: the first, or the second times the parameters if that is more.
     chains_per_group : int
@@ -97,6 +99,8 @@ class Chunk(NamedTuple):
     values: NDArray[np.float64]
     """(n_chains in the group, n_kept): density or log-density, as the target returns it"""
     state: Any
+    blobs: dict[str, NDArray[Any]] = {}  # noqa: RUF012  a field's default, never changed
+    """(n_chains in the group, n_kept, ...) for each extra output of the target"""
 
 
 def module_of(sampler: str) -> ModuleType:
@@ -126,5 +130,15 @@ def advance(target: Target, state: Any, n_steps: int) -> Chunk:
     Exception
         Whatever the target raises, with a note that names the call.
     """
-    chunk: Chunk = module_of(state.sampler).advance(target, state, n_steps)
-    return chunk
+    return advance_all(target, [state], n_steps)[0]
+
+
+def advance_all(target: Target, states: Sequence[Any], n_steps: int) -> list[Chunk]:
+    """Take several groups of one run `n_steps` further each; see `advance`.
+
+    A target that takes many points in one call gets those of all groups together, step by step. The draws are the same
+    as if each group went alone.
+    """
+    from pxtools.sampling.group import advance_together
+
+    return advance_together(target, states, n_steps, module_of(states[0].sampler).kernel)

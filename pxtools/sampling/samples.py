@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from pxtools.sampling.modes import Mode
     from pxtools.sampling.summary import Summary
-
-#: raised when the fields in a saved file change their meaning
-FILE_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,6 +65,8 @@ class Samples:
         What the function was made of where it ran; draws are bit-identical on one platform and tier.
     notes : tuple of str
         What was decided without asking.
+    blobs : mapping of str to (n_chains, n_draws, ...) array
+        The target's extra outputs at each draw; a rejected step repeats those of its point.
     """
 
     draws: NDArray[np.float64]
@@ -92,14 +91,15 @@ class Samples:
     engine_seconds: float = float("nan")
     target_tier: str = "python"
     notes: tuple[str, ...] = ()
+    blobs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if isinstance(value, np.ndarray):
-                frozen = np.ascontiguousarray(value).view()
-                frozen.flags.writeable = False
-                object.__setattr__(self, field.name, frozen)
+                object.__setattr__(self, one.name, _frozen(value))
+        frozen = {name: _frozen(np.asarray(blob)) for name, blob in self.blobs.items()}
+        object.__setattr__(self, "blobs", Frozen(frozen))
 
     @property
     def n_chains(self) -> int:
@@ -126,12 +126,15 @@ class Samples:
         """The log-density at each draw, (n_chains, n_draws), up to the target's constant."""
         return np.log(self.values) if self.is_density else self.values
 
-    def __getitem__(self, name: str) -> NDArray[np.float64]:
-        """Return the draws of one parameter, (n_chains, n_draws): `samples["x"]`."""
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return the draws of one parameter, (n_chains, n_draws), or of one blob: `samples["x"]`."""
+        if name in self.blobs:
+            return self.blobs[name]
         if name not in self.names:
+            blobs = f" Blobs: {', '.join(self.blobs)}." if self.blobs else ""
             raise PxUsageError(
-                f"There is no parameter `{name}`.{nearest(str(name), self.names)}\n"
-                f"Parameters: {', '.join(self.names)}. All draws: `samples.draws`, (chain, draw, parameter)."
+                f"There is no parameter `{name}`.{nearest(str(name), (*self.names, *self.blobs))}\n"
+                f"Parameters: {', '.join(self.names)}.{blobs} All draws: `samples.draws`, (chain, draw, parameter)."
             )
         return self.draws[:, :, self.names.index(name)]
 
@@ -212,16 +215,23 @@ class Samples:
         return to_dataframe(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything to one `.npz` file, whole or not at all; returns the path. No pickle inside."""
-        content = {field.name: getattr(self, field.name) for field in fields(self)}
-        arrays = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
-        plain = {name: value for name, value in content.items() if name not in arrays}
-        text = json.dumps({"version": FILE_VERSION, **plain})
-        return _write_npz(Path(path), {"samples": np.array(text), **arrays})
+        """Write everything to one file, whole or not at all; returns the path.
+
+        The name decides: `.nc` is NetCDF, which other programs read (it takes xarray); anything else NumPy's `.npz`,
+        without a pickle inside.
+
+        Raises
+        ------
+        PxUsageError
+            NetCDF without xarray, or a blob that NetCDF has no type for.
+        """
+        from pxtools.sampling.files import write
+
+        return write(self, Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Samples:
-        """Read a file that `save` wrote.
+        """Read a file that `save` wrote, of either kind.
 
         Raises
         ------
@@ -230,30 +240,27 @@ class Samples:
         PxUsageError
             The file holds no samples, or those of a later pxtools.
         """
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            plain = json.loads(str(arrays.pop("samples")))
-        except (ValueError, KeyError, EOFError, AttributeError) as error:
-            raise PxUsageError(
-                f"{path} holds no samples ({error}).\nGive a file that `samples.save(...)` wrote."
-            ) from None
-        if plain.pop("version") > FILE_VERSION:
-            raise PxUsageError(f"{path} was written by a later pxtools.\nUpgrade: pip install -U pxtools.")
-        plain["names"], plain["notes"] = tuple(plain["names"]), tuple(plain["notes"])
-        return cls(**arrays, **plain)
+        from pxtools.sampling.files import read
+
+        return cls(**read(Path(path)))
+
+
+class Frozen(dict[str, NDArray[Any]]):
+    """Blobs by name; cannot be changed."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("blobs cannot be changed; `dict(samples.blobs)` makes a copy that can")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
+
+    def __reduce__(self) -> Any:
+        return Frozen, (dict(self),)
+
+
+def _frozen(value: NDArray[Any]) -> NDArray[Any]:
+    frozen = np.ascontiguousarray(value).view() if value.ndim else value.view()
+    frozen.flags.writeable = False
+    return frozen
 
 
 load = Samples.load
-
-
-def _write_npz(path: Path, arrays: dict[str, Any]) -> Path:
-    """Write beside the target and rename, so that a crash leaves the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path

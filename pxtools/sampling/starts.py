@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
@@ -13,8 +13,43 @@ from numpy.typing import ArrayLike, NDArray
 from pxtools.errors import PxUsageError, nearest
 from pxtools.sampling.targets import Target
 
-Initial = ArrayLike | Callable[[Generator], ArrayLike]
 Bounds = ArrayLike | Mapping[str, ArrayLike]
+
+#: further points that a start function is asked for, for each chain
+N_SPARES = 50
+
+
+class Box:
+    """Start points anywhere in a box: `--initial "Box((-1, 1), (0, 5))"`, one (low, high) per parameter or one for all.
+
+    Parameters
+    ----------
+    *pairs
+        (low, high), finite.
+
+    Examples
+    --------
+    >>> from pxtools.sampling import Box
+    >>> Box((-1, 1), (0, 5))
+    Box((-1, 1), (0, 5))
+    """
+
+    def __init__(self, *pairs: ArrayLike) -> None:
+        self.pairs = pairs
+
+    def __repr__(self) -> str:
+        return f"Box({', '.join(map(repr, self.pairs))})"
+
+
+Initial = ArrayLike | Callable[[Generator], ArrayLike] | Mapping[str, ArrayLike] | Box
+
+
+class Redraw(Protocol):
+    """Where other start points come from when the first one is outside the support."""
+
+    def points(self, generator: Generator, chain: int) -> Iterator[NDArray[np.float64]]:
+        """Yield start points of a chain, (n_params,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,11 +62,19 @@ class RandomStart:
         Bounds, infinite where there are none.
     scale : float
         Standard deviation where a bound is missing.
+    where : str
+        What the bounds are, for messages.
     """
 
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     scale: float
+    where: str = "inside --bounds"
+
+    def points(self, generator: Generator, chain: int) -> Iterator[NDArray[np.float64]]:
+        """Yield start points without end; the chain makes no difference."""
+        while True:
+            yield self.draw(generator)
 
     def draw(self, generator: Generator) -> NDArray[np.float64]:
         """Return one start point, (n_params,); takes one number per coordinate from the stream."""
@@ -53,7 +96,64 @@ class RandomStart:
         return bool(np.isfinite(self.lower).all() and np.isfinite(self.upper).all())
 
     def __str__(self) -> str:
-        return "inside --bounds" if self.is_inside_box else f"around 0 (normal, --scale {self.scale:g})"
+        return self.where if self.is_inside_box else f"around 0 (normal, --scale {self.scale:g})"
+
+
+@dataclass(frozen=True, eq=False)
+class Spares:
+    """Further points that the user's start function gave.
+
+    Attributes
+    ----------
+    spares : (n_chains, n_spares, n_params) array
+        By chain.
+    first_chain : int
+        The number of the first one.
+    """
+
+    spares: NDArray[np.float64]
+    first_chain: int = 0
+
+    def of(self, chains: range) -> Spares:
+        """Return those of a group."""
+        return Spares(self.spares[chains.start : chains.stop], chains.start)
+
+    def points(self, generator: Generator, chain: int) -> Iterator[NDArray[np.float64]]:
+        """Yield the chain's further points."""
+        yield from self.spares[chain - self.first_chain]
+
+    def __str__(self) -> str:
+        return "that the start function of --initial gave"
+
+
+def read_box(target: Target, initial: object) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return lower and upper ends of a box to start in; None when `initial` is something else.
+
+    Raises
+    ------
+    PxUsageError
+        A name is unknown or missing, a pair is no pair of finite numbers in order, or there are too few pairs.
+    """
+    if isinstance(initial, Mapping):
+        missing = [name for name in target.names if name not in initial]
+        if missing:
+            raise PxUsageError(
+                f"--initial gives no (low, high) for {', '.join(missing)}.\nGive one for each parameter of "
+                f"`{target.name}`: {', '.join(target.names)}."
+            )
+        initial = Box(*_bounds_by_name(target, initial, "--initial"))
+    if not isinstance(initial, Box):
+        return None
+    try:
+        pairs = np.array(initial.pairs, dtype=np.float64)
+    except (TypeError, ValueError):
+        pairs = np.empty(0)
+    is_box = pairs.ndim == 2 and pairs.shape[-1] == 2 and pairs.size > 0
+    if not is_box or not np.isfinite(pairs).all() or not (pairs[:, 0] < pairs[:, 1]).all():
+        raise PxUsageError(f"--initial is {initial!r}.\nGive pairs of finite numbers in order: Box((-1, 1), (0, 5)).")
+    if len(pairs) == 1 and target.names:
+        pairs = np.repeat(pairs, len(target.names), axis=0)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def read_bounds(target: Target, bounds: Bounds | None) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -84,20 +184,20 @@ def read_bounds(target: Target, bounds: Bounds | None) -> tuple[NDArray[np.float
     return pairs[..., 0], pairs[..., 1]
 
 
-def _bounds_by_name(target: Target, bounds: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+def _bounds_by_name(target: Target, bounds: Mapping[str, ArrayLike], option: str = "--bounds") -> NDArray[np.float64]:
     for name in bounds:
         if name not in target.names:
             raise PxUsageError(
-                f"--bounds names `{name}`, which is no parameter of `{target.name}`.{nearest(name, target.names)}\n"
-                f"Its parameters: {', '.join(target.names) or 'unnamed (a vector): give --names, or bounds in order'}."
+                f"{option} names `{name}`, which is no parameter of `{target.name}`.{nearest(name, target.names)}\n"
+                f"Its parameters: {', '.join(target.names) or 'unnamed (a vector): give --names, or pairs in order'}."
             )
     return np.array([np.asarray(bounds.get(name, (-np.inf, np.inf)), dtype=np.float64) for name in target.names])
 
 
 def read_initial(
     initial: Initial, target: Target, chains: int | None, default_chains: int, seed: int
-) -> NDArray[np.float64]:
-    """Return the start points as (n_chains, n_params).
+) -> tuple[NDArray[np.float64], Spares | None]:
+    """Return the start points as (n_chains, n_params), and further ones if a function makes them.
 
     Raises
     ------
@@ -108,16 +208,27 @@ def read_initial(
         initial = _ends_of(initial, chains, seed)
     if callable(initial):
         count = chains or default_chains
-        return _points(target, [initial(_start_generator(seed, chain)) for chain in range(count)], is_list=True)
+        return _called(initial, target, count, seed)
     points = _points(target, initial)
     if points.ndim == 1:
-        return np.tile(points, (chains or default_chains, 1))
+        return np.tile(points, (chains or default_chains, 1)), None
     if chains is not None and chains != len(points):
         raise PxUsageError(
             f"--chains {chains} contradicts the {len(points)} row(s) of --initial, one start point per chain.\n"
             f"Leave --chains out, or give {chains} row(s)."
         )
-    return points
+    return points, None
+
+
+def _called(
+    initial: Callable[[Generator], ArrayLike], target: Target, count: int, seed: int
+) -> tuple[NDArray[np.float64], Spares]:
+    """Ask a start function for each chain's first point, and for more in case that one is outside the support."""
+    generators = [_start_generator(seed, chain) for chain in range(count)]
+    rounds = [
+        _points(target, [initial(generator) for generator in generators], is_list=True) for _ in range(1 + N_SPARES)
+    ]
+    return rounds[0], Spares(np.stack(rounds[1:], axis=1))
 
 
 def _ends_of(samples: Any, chains: int | None, seed: int) -> NDArray[np.float64]:
@@ -139,7 +250,7 @@ def _points(target: Target, initial: object, is_list: bool = False) -> NDArray[n
     except (TypeError, ValueError):
         raise PxUsageError(
             f"--initial is no array of numbers, but {type(initial).__name__}.\n"
-            f"Give one point, or an array of shape (chains, parameters)."
+            f"Give one point, an array of shape (chains, parameters), or Box((low, high), ...)."
         ) from None
     if len(target.names) == 1 and (points.ndim == 0 or (points.ndim == 1 and (is_list or points.size > 1))):
         points = points.reshape(-1, 1)  # one parameter: a list of numbers is a list of points

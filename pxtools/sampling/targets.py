@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import FunctionType
 from typing import Any, NoReturn, cast
 
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pxtools.errors import PxUsageError, TargetError
-from pxtools.kernels.calls_numpy import value_at
-from pxtools.kernels.target_calls import call_text, is_refused, name_of, refuse_value
+from pxtools.kernels.calls_numpy import result_at
+from pxtools.kernels.target_calls import call_text, checked_number, is_refused, name_of, refuse_value
+from pxtools.sampling.blobs import Blobs, has_blobs
 from pxtools.sampling.pointers import source_of
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -42,6 +43,8 @@ class Target:
         The name of a vector target's argument, from which `x[0]`, `x[1]`, … are made.
     kind : str
         `numba` for a Python function to be compiled where it runs, `c` for a C function, else empty.
+    blob_names : tuple of str
+        Names of the extra outputs that a Python function returns in a tuple.
     """
 
     function: Callable[..., Any]
@@ -52,6 +55,12 @@ class Target:
     is_vectorized: bool = False
     argument: str = "x"
     kind: str = ""
+    blob_names: tuple[str, ...] = ()
+
+    @property
+    def walks_by_itself(self) -> bool:
+        """It is a function of R, which has a random walk of its own there."""
+        return type(self.function).__name__ == "RFunction" and not self.is_vectorized
 
     @property
     def tier(self) -> str:
@@ -73,6 +82,13 @@ class Target:
             pointer: Callable[..., Any] = cast(Any, self.function).resolve()
             return pointer
         return _OneRow(self.function) if self.is_vectorized else self.function
+
+    @cached_property
+    def rows(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]] | None:
+        """What evaluates many points, (n_points, n_params), in one call; None where there is no such thing."""
+        if type(self.function).__name__ == "RFunction":
+            return partial(cast(Any, self.function).rows, is_scalar=self.is_scalar, is_vectorized=self.is_vectorized)
+        return _Rows(self.function) if self.is_vectorized and not self.kind else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -109,11 +125,38 @@ class Target:
         Exception
             Whatever the function raises, with a note that names the call.
         """
+        return self.evaluate(point)[0]
+
+    def evaluate(self, point: ArrayLike) -> tuple[float, Any]:
+        """Return the value at one point as `value_at` does, and the whole result with its extra outputs."""
         coordinates = _coordinates(point)
-        value = value_at(self.caller, coordinates, self.is_scalar)
+        result = result_at(self.caller, coordinates, self.is_scalar)
+        if has_blobs(result):
+            value = self.blobs_of(result, coordinates).split(self.caller, result, coordinates, self.is_scalar)[0]
+        else:
+            value = checked_number(self.caller, result, coordinates, self.is_scalar)
         if is_refused(value, self.is_density):
             refuse_value(self.caller, value, coordinates, self.is_scalar, self.is_density)
-        return value
+        return value, result
+
+    def blobs_of(self, result: object, point: ArrayLike) -> Blobs:
+        """Return how a first result with extra outputs is taken apart.
+
+        Raises
+        ------
+        TargetError
+            It has no density, a blob is no number, text or array, or has the name of a parameter.
+        """
+        coordinates = _coordinates(point)
+        blobs = Blobs.of(
+            self.caller, result, coordinates, self.is_scalar, is_density=self.is_density, given=self.blob_names
+        )
+        taken = [name for name in blobs.names if name in {*self.names, "log_density", "chain", "draw"}]
+        if taken:
+            raise TargetError(
+                f"`{self.name}` returns a blob named `{taken[0]}`, a name that is taken.\nName it otherwise."
+            )
+        return blobs
 
     def is_inside(self, value: float) -> bool:
         """Tell whether a point with this value belongs to the support: a chain can be there."""
@@ -154,8 +197,47 @@ class _OneRow:
         self.func = function
 
     def __call__(self, point: NDArray[np.float64]) -> Any:
-        values = np.asarray(self.func(point[np.newaxis, :]))
+        result = self.func(point[np.newaxis, :])
+        _refuse_blobs(self.func, result)
+        values = np.asarray(result)
         return values[0] if values.shape == (1,) else values
+
+
+class _Rows:
+    """Calls a vectorised function at many points, and checks that it returns a real number for each."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        result = self.function(points)
+        _refuse_blobs(self.function, result)
+        return as_values(self.function, np.asarray(result), len(points))
+
+
+def as_values(function: Callable[..., Any], values: NDArray[Any], n_points: int) -> NDArray[np.float64]:
+    """Return one float64 per point.
+
+    Raises
+    ------
+    TargetError
+        Another shape, or no real numbers.
+    """
+    if values.shape != (n_points,) or values.dtype.kind not in "fiub":
+        raise TargetError(
+            f"{name_of(function)}(points), with points of {n_points} rows, returned an array of shape {values.shape} "
+            f"and type {values.dtype}, where shape ({n_points},) of real numbers is needed.\n"
+            f"Return one number per row: `.sum(axis=1)`, or leave --vectorized out."
+        )
+    return np.ascontiguousarray(values, dtype=np.float64)
+
+
+def _refuse_blobs(function: Callable[..., Any], result: object) -> None:
+    if has_blobs(result):
+        raise TargetError(
+            f"{name_of(function)} returned a {type(result).__name__}: extra outputs are for functions of one point.\n"
+            f"Return one array of (n_points,), or leave --vectorized out."
+        )
 
 
 def resolve_target(
@@ -165,6 +247,7 @@ def resolve_target(
     scalar: bool | None = None,
     vectorized: bool = False,
     names: Sequence[str] | None = None,
+    blobs: Sequence[str] | None = None,
 ) -> Target:
     """Find out how a function is called: one required positional parameter means a vector, more mean floats.
 
@@ -181,6 +264,8 @@ def resolve_target(
         It takes an (n_points, n_params) array and returns n_points values.
     names : sequence of str, optional
         Parameter names in place of the signature's.
+    blobs : sequence of str, optional
+        Names of the extra outputs of a function that returns a tuple `(log_density, blob, ...)`.
 
     Raises
     ------
@@ -214,7 +299,7 @@ def resolve_target(
             f" to call it with floats."
         )
     argument = required[0] if required else "x"
-    return Target(function, name, given, is_scalar, density, vectorized, argument)
+    return Target(function, name, given, is_scalar, density, vectorized, argument, blob_names=tuple(blobs or ()))
 
 
 def _parameters(function: Callable[..., Any], name: str, is_known: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
