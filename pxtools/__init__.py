@@ -18,6 +18,7 @@ _API = (
     "current_session",
     "cython",
     "doctor",
+    "formula",
     "gather",
     "imports",
     "map",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from IPython.core.magic import cell_magic, magics_class, no_var_expand
@@ -10,6 +11,7 @@ from IPython.display import display
 
 from pxtools.errors import PxUsageError
 from pxtools.magics.common import PxMagics, read_line
+from pxtools.session.blocks import call_in_blocks
 from pxtools.session.state import push
 
 
@@ -57,6 +59,7 @@ class PxExpr(PxMagics):
             form=args.form,
             dtype=args.dtype,
         )
+        formula.in_blocks = functools.partial(call_in_blocks, self.session)
         self.session.namespace[args.name] = formula
         if self.session.is_connected:
             push(self.session, [args.name])
