@@ -1,11 +1,13 @@
-"""The post's pair by every means, in one run: CPU time on one thread, and wall time on all.
+"""The post's pair by every means, in one run: CPU and wall time, on one thread and on all.
 
     python benchmarks/expr_update.py                     # n, k = 1000, 500; one thread, then all
     python benchmarks/expr_update.py --sizes 1000,500 2000,1000 4000,2000 --blocked
 
 Every rival is timed in the same process, in turns, so that a busy machine is equally unfair to all; the minimum of the
-rounds counts. Rates are ratios to a GEMM timed in the same turns. PyTensor, JAX and SymPy are optional; what is missing
-is said. `--blocked` adds the post's own method (SymPy's block_collapse, then PyTensor), which compiles for minutes.
+rounds counts: of CPU time on one thread, of wall time on all. Wall times on all threads of a machine that does other
+work measure that work: give many `--rounds`. Rates are ratios to a GEMM timed in the same turns. PyTensor, JAX and
+SymPy are optional; what is missing is said. `--blocked` adds the post's own method (SymPy's block_collapse, then
+PyTensor), which compiles for minutes.
 """
 
 from __future__ import annotations
@@ -45,14 +47,13 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     is_one = args.threads[0] == "1"
-    clock = time.process_time if is_one else time.perf_counter
     print(
         f"== {'one thread, CPU' if is_one else args.threads[0] + ' threads, wall'} time; load {os.getloadavg()[0]:.1f}"
     )
     for size in args.sizes:
         n, k = map(int, size.split(","))
         rounds = args.rounds if n <= 1000 else max(2, args.rounds // 2)
-        report(n, k, contenders(n, k, args), clock, rounds)
+        report(n, k, contenders(n, k, args), is_one, rounds)
 
 
 def contenders(n, k, args):
@@ -229,20 +230,25 @@ def _translated(expr, translate, leaves, pt):
     raise TypeError(kind)
 
 
-def report(n, k, found, clock, rounds):
-    best = dict.fromkeys(found, float("inf"))
+def report(n, k, found, is_one, rounds):
+    """Print the least CPU time of each (one thread) or the least wall time (all), the other beside it."""
+    clocks = (time.process_time, time.perf_counter) if is_one else (time.perf_counter, time.process_time)
+    best, other = dict.fromkeys(found, float("inf")), dict.fromkeys(found, float("inf"))
     for _ in range(rounds):
         for name, work in found.items():
-            start = clock()
+            start = [clock() for clock in clocks]
             work()
-            best[name] = min(best[name], clock() - start)
+            best[name] = min(best[name], clocks[0]() - start[0])
+            other[name] = min(other[name], clocks[1]() - start[1])
     size = min(n, 2000)
     gemm = 2 * size**3 / best.pop("dgemm")
     least = 3 * k * n**2 + 2 * k**2 * n + k**3 / 3
+    first, second = ("CPU", "wall") if is_one else ("wall", "CPU")
     print(f"n = {n}, k = {k}; dgemm {gemm / 1e9:.1f} Gflop/s; least flops of the dense pair {least / 1e9:.3f} G")
     for name, seconds in best.items():
         base = best["literal NumPy, diagonal R" if "diagonal" in name else "literal NumPy"]
-        line = f"   {name:28s} {seconds * 1e3:9.1f} ms   {base / seconds:5.2f}× the literal"
+        line = f"   {name:28s} {seconds * 1e3:9.1f} ms {first} {other[name] * 1e3:9.1f} ms {second}"
+        line += f"   {base / seconds:5.2f}× the literal"
         if "diagonal" not in name:
             line += f"   useful rate {least / seconds / gemm:6.1%} of dgemm"
         print(line)

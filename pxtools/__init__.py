@@ -19,6 +19,7 @@ _API = (
     "current_session",
     "cython",
     "doctor",
+    "formula",
     "gather",
     "imports",
     "last_map",

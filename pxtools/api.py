@@ -15,6 +15,7 @@ from typing import Any
 
 from pxtools.engines import waiting
 from pxtools.languages.cython_build import CythonFlags
+from pxtools.session.blocks import call_in_blocks
 from pxtools.session.core import Session
 from pxtools.session.cython import CythonResult, cython_on
 from pxtools.session.doctor import Findings, examine
@@ -97,6 +98,22 @@ def clear(*names: str, targets: Any = None) -> dict[int, list[str]]:
 def scatter(name: str, value: Any, **options: Any) -> list[int]:
     """Cut a sequence into one piece per engine; see `pxtools.session.scatter.scatter`."""
     return _scatter(current_session(), name, value, **options)
+
+
+def formula(outputs: Any, *args: Any, **options: Any) -> Any:
+    """Compile matrix formulas, as `pxtools.expr.compile`; matrices may come in column blocks that engines hold.
+
+    Examples
+    --------
+    >>> twice = formula("y = 2*A*x", assumptions="x: vector", name="twice")
+    >>> float(twice(A=[[3.0]], x=[1.0]).y[0])
+    6.0
+    """
+    from pxtools.expr import compile
+
+    made = compile(outputs, *args, **options)
+    made.in_blocks = functools.partial(call_in_blocks, current_session())
+    return made
 
 
 def gather(name: str, *, targets: Any = None) -> Any:

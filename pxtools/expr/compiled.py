@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import keyword
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from pxtools.expr.parse import Problem
 from pxtools.expr.plan import OutputSpec, Plan
 from pxtools.expr.result import result_type
 from pxtools.expr.search import Layout, Search
-from pxtools.expr.threads import blas_threads
+from pxtools.kernels.threads import blas_threads
+from pxtools.results import PerEngine
 
 Array = np.ndarray[Any, Any]
 FORMS = ("auto", "cholesky", "sqrt", "information", "sequential")
@@ -31,7 +32,7 @@ FORMS = ("auto", "cholesky", "sqrt", "information", "sequential")
 KEPT_PLANS = 64
 
 
-class _Ready:
+class Ready:
     """A plan with what the kernel wants: allocated once for each set of shapes."""
 
     def __init__(self, plan: Plan) -> None:
@@ -53,7 +54,7 @@ class _Call:
     """What is known of calls whose inputs have the same shapes, types and memory orders."""
 
     layout: Layout
-    ready: _Ready
+    ready: Ready
     is_flat: tuple[bool, ...]
 
 
@@ -71,6 +72,9 @@ class CompiledFormula:
     NotPositiveDefinite
         When a matrix is not what was said of it; names the matrix, its asymmetry or the failing minor.
     """
+
+    #: what calls the formula when a matrix comes in blocks on engines; given by the session that it belongs to
+    in_blocks: Callable[[CompiledFormula, dict[str, Any]], Any] | None = None
 
     def __init__(
         self,
@@ -97,10 +101,10 @@ class CompiledFormula:
         self._start()
 
     def _start(self) -> None:
-        self._ready: dict[Any, _Ready] = {}
+        self._ready: dict[Any, Ready] = {}
         self._calls: dict[Any, _Call] = {}
         self._lock = threading.Lock()
-        self._last: _Ready | None = None
+        self._last: Ready | None = None
         self.result_type = result_type(self.name, tuple(self.problem.outputs))
 
     @property
@@ -111,7 +115,7 @@ class CompiledFormula:
         return inspect.Signature([inspect.Parameter(name, kind) for name in names])
 
     def __getstate__(self) -> dict[str, Any]:
-        hidden = ("_ready", "_calls", "_lock", "_last", "result_type")
+        hidden = ("_ready", "_calls", "_lock", "_last", "result_type", "in_blocks")
         plans = {key: ready.plan for key, ready in self._ready.items()}
         return {**{k: v for k, v in self.__dict__.items() if k not in hidden}, "_plans": plans}
 
@@ -120,7 +124,7 @@ class CompiledFormula:
         self.__dict__.update(state)
         self._start()
         for key, plan in plans.items():
-            self._last = self._ready[key] = _Ready(plan)
+            self._last = self._ready[key] = Ready(plan)
 
     # -- calling -------------------------------------------------------------------------------------------------
 
@@ -134,6 +138,8 @@ class CompiledFormula:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = self._bind(args, kwargs)
+        if any(isinstance(value, PerEngine) for value in given.values()):
+            return self._call_in_blocks(given)
         raw = {name: as_real(name, given[name]) for name in self.problem.inputs}
         signature = tuple([(x.shape, x.dtype.char, x.flags.f_contiguous) for x in raw.values()])
         call = self._calls.get(signature)
@@ -142,6 +148,14 @@ class CompiledFormula:
         dtype = np.float32 if call.layout.single else np.float64
         arrays = {name: convert(self.problem, name, x, call.layout, dtype) for name, x in raw.items()}
         return self._execute(call, arrays, dtype)
+
+    def _call_in_blocks(self, given: dict[str, Any]) -> Any:
+        if self.in_blocks is None:
+            raise PxUsageError(
+                f"A matrix in blocks on engines was given, and `{self.name}` knows no engines.\n"
+                f"Make it with `%%pxexpr {self.name}` or `pxtools.formula(...)`."
+            )
+        return self.in_blocks(self, given)
 
     def _new_call(self, raw: dict[str, Array]) -> _Call:
         """Learn the sizes and plan for them."""
@@ -172,7 +186,7 @@ class CompiledFormula:
         kinds = {array.dtype for array in raw.values() if array.ndim}
         return bool(kinds) and kinds == {np.dtype(np.float32)}
 
-    def _ready_for(self, layout: Layout, sizes: Sizes) -> _Ready:
+    def _ready_for(self, layout: Layout, sizes: Sizes) -> Ready:
         shapes = tuple(
             tuple(sizes.value(d) for d in shape) if shape else None for shape in self.problem.inputs.values()
         )
@@ -182,7 +196,7 @@ class CompiledFormula:
                 if len(self._ready) >= KEPT_PLANS:
                     self._calls.clear()
                     self._ready.pop(next(iter(self._ready)))
-                self._ready[key] = _Ready(self._plan(sizes, layout))
+                self._ready[key] = Ready(self._plan(sizes, layout))
             self._last = self._ready[key]
             return self._last
 
@@ -258,9 +272,19 @@ class CompiledFormula:
         return "×".join(str(self.problem.sizes.resolve(d)) for d in self.problem.outputs[name].shape or ())
 
     def _execute(self, call: _Call, arrays: dict[str, Any], dtype: Any) -> Any:
+        values = self.run(call.ready, arrays, dtype)
+        return self.result_type(
+            *[
+                value[:, 0] if is_flat and not isinstance(value, float) else value
+                for value, is_flat in zip(values, call.is_flat, strict=True)
+            ]
+        )
+
+    def run(self, ready: Ready, arrays: dict[str, Any], dtype: Any) -> list[Any]:
+        """Run a plan on inputs that lie as it wants them; return its outputs, matrices with two dimensions."""
         from pxtools.kernels import blasplan
 
-        ready, plan = call.ready, call.ready.plan
+        plan = ready.plan
         work, pivots = ready.workspace(dtype)
         buffers = [work]
         for kind, name, shape in ready.slots:
@@ -269,24 +293,18 @@ class CompiledFormula:
         for position, name in ready.numbers:
             scalars[position] = arrays[name]
         with blas_threads(self.threads):
-            row, info = blasplan.run_plan(ready.table, buffers, scalars, pivots, call.layout.single)
+            row, info = blasplan.run_plan(ready.table, buffers, scalars, pivots, np.dtype(dtype) == np.float32)
         ready.spare.append((work, pivots))
         if row >= 0:
             raise explain_failure(self, plan.steps[row], info, arrays)
-        return self.result_type(
-            *[
-                _output(spec, plan, buffers, scalars, is_flat)
-                for spec, is_flat in zip(plan.outputs, call.is_flat, strict=True)
-            ]
-        )
+        return [_output(spec, plan, buffers, scalars) for spec in plan.outputs]
 
 
-def _output(spec: OutputSpec, plan: Plan, buffers: list[Array], scalars: Array, is_flat: bool) -> Any:
+def _output(spec: OutputSpec, plan: Plan, buffers: list[Array], scalars: Array) -> Any:
     if spec.shape is None:
         return float(scalars[spec.scalar])
     array = buffers[plan.places[spec.buffer]]
-    array = array.T if spec.trans else array
-    return array[:, 0] if is_flat else array
+    return array.T if spec.trans else array
 
 
 def _checked_dtype(dtype: Any) -> np.dtype[Any]:

@@ -30,15 +30,16 @@ def _broken_structure(step: Step, arrays: dict[str, Any]) -> Exception:
     name, matrix = step.blame, arrays[step.blame]
     if step.flags[0]:
         return NotPositiveDefinite(f"`{name}` is said to be triangular, and its other triangle is not zero.\n{REMEDY}")
-    return NotPositiveDefinite(_asymmetry(name, matrix))
-
-
-def _asymmetry(name: str, matrix: Any) -> str:
     gap = np.abs(matrix - matrix.T)
-    i, j = np.unravel_index(int(np.argmax(gap)), gap.shape)
-    return (
-        f"`{name}` is said to be symmetric, and it is not: entry ({i}, {j}) is {matrix[i, j]:.6g}, "
-        f"entry ({j}, {i}) is {matrix[j, i]:.6g}.\n"
+    i, j = (int(index) for index in np.unravel_index(int(np.argmax(gap)), gap.shape))
+    return asymmetry(name, i, j, matrix[i, j], matrix[j, i])
+
+
+def asymmetry(name: str, i: int, j: int, entry: float, mirrored: float) -> NotPositiveDefinite:
+    """Return the error for a matrix whose entries (i, j) and (j, i) differ."""
+    return NotPositiveDefinite(
+        f"`{name}` is said to be symmetric, and it is not: entry ({i}, {j}) is {entry:.6g}, "
+        f"entry ({j}, {i}) is {mirrored:.6g}.\n"
         f"Pass `({name} + {name}.T)/2` if that is round-off. {REMEDY}"
     )
 

@@ -59,6 +59,13 @@ class InputReader:
             self.c_order.add(name)
         self._learn(name, shape, array.shape)
 
+    def read_square(self, name: str, size: int) -> None:
+        """Learn from a square matrix of which only the size is known here."""
+        shape = self.problem.inputs[name]
+        if shape is None:
+            raise PxUsageError(f"`{name}` is a number in the formulas, and it came as a matrix in blocks.")
+        self._learn(name, shape, (size, size))
+
     def _learn(self, name: str, shape: tuple[Dim, Dim], found: tuple[int, ...]) -> None:
         for axis in (0, 1):
             if not self.sizes.learn(shape[axis], Dim.of(found[axis])):

@@ -188,6 +188,25 @@ SIDE = ("CblasLeft", "CblasRight")
 UPLO = ("CblasLower", "CblasUpper")
 
 
+#: BLAS has no such call; CBLAS libraries have one under several names, or none
+GEMMT = """
+/* lower triangle of C = alpha op(A) op(B) + beta C: what is below a diagonal block at once, the block by columns */
+static void lower_gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int n, int k, double alpha, const double *a, int lda,
+                       const double *b, int ldb, double beta, double *c, int ldc)
+{
+    long row = ta == CblasNoTrans ? 1 : lda, col = tb == CblasNoTrans ? ldb : 1;
+    for (int j = 0; j < n; j += 64) {
+        int end = n - j < 64 ? n : j + 64;
+        cblas_dgemm(CblasColMajor, ta, tb, n - end, end - j, k, alpha, a + end * row, lda, b + j * col, ldb, beta,
+                    c + end + (long)j * ldc, ldc);
+        for (int i = j; i < end; i++)
+            cblas_dgemm(CblasColMajor, ta, tb, end - i, 1, k, alpha, a + i * row, lda, b + i * col, ldb, beta,
+                        c + i + (long)i * ldc, ldc);
+    }
+}
+"""
+
+
 class _C:
     """Writes one C function: inputs and outputs as pointers to column-major storage, one arena, pivots."""
 
@@ -207,6 +226,7 @@ class _C:
             "#include <cblas.h>",
             "#include <lapacke.h>",
             "",
+            *(GEMMT.splitlines()[1:] if any(step.op == "gemmt" for step in plan.steps) else ()),
             "/* matrices are column-major; those marked T are the transposes of what the formula means */",
             (
                 f"int {self.name}({', '.join([*inputs, *outputs])}, double *work /* {plan.arena} */, "
@@ -215,6 +235,7 @@ class _C:
             "{",
             f"    double s[] = {{{scalars}}};",
             "    int info = 0;",
+            "    LAPACKE_set_nancheck(0); /* triangles that no call reads may hold anything */",
         ]
         lines += [f"    s[{spec.scalar}] = {spec.name};" for spec in plan.inputs if spec.shape is None]
         for step in plan.steps:
@@ -238,9 +259,7 @@ class _C:
         col, piv = "CblasColMajor", f"pivots + {step.pivots}"
         calls: dict[str, Callable[[], str]] = {
             "gemm": lambda: f"cblas_dgemm({col}, {TRANS[f1]}, {TRANS[f2]}, {m}, {n}, {k}, {al}, {a}, {b}, {be}, {c});",
-            "gemmt": lambda: (
-                f"cblas_dgemmt({col}, CblasLower, {TRANS[f1]}, {TRANS[f2]}, {n}, {k}, {al}, {a}, {b}, {be}, {c});"
-            ),
+            "gemmt": lambda: f"lower_gemm({TRANS[f1]}, {TRANS[f2]}, {n}, {k}, {al}, {a}, {b}, {be}, {c});",
             "symm": lambda: f"cblas_dsymm({col}, {SIDE[f1]}, CblasLower, {m}, {n}, {al}, {a}, {b}, {be}, {c});",
             "syrk": lambda: f"cblas_dsyrk({col}, CblasLower, {TRANS[f1]}, {n}, {k}, {al}, {a}, {be}, {c});",
             "trsm": lambda: (

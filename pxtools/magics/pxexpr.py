@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from IPython.core.magic import cell_magic, magics_class, no_var_expand
@@ -10,6 +11,7 @@ from IPython.display import display
 
 from pxtools.errors import PxUsageError
 from pxtools.magics.common import PxMagics, read_line, waits
+from pxtools.session.blocks import call_in_blocks
 from pxtools.session.state import push
 
 
@@ -58,6 +60,7 @@ class PxExpr(PxMagics):
             form=args.form,
             dtype=args.dtype,
         )
+        formula.in_blocks = functools.partial(call_in_blocks, self.session)
         self.session.namespace[args.name] = formula
 
         def show(n_bytes: int) -> Any:
@@ -67,8 +70,6 @@ class PxExpr(PxMagics):
             display(formula.graph())
             return None
 
-        return (
-            self.carry_out(args, lambda: push(self.session, [args.name]), show)
-            if self.session.is_connected
-            else show(0)
-        )
+        if not self.session.is_connected:
+            return show(0)
+        return self.carry_out(args, lambda: push(self.session, [args.name]), show)

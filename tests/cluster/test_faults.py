@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -16,11 +17,14 @@ import psutil
 import pytest
 
 from pxtools.errors import PxEngineLost, PxInterrupted, PxTimeout
+from pxtools.expr import compile as compile_formula
 from pxtools.session import state
+from pxtools.session.blocks import call_in_blocks
 from pxtools.session.core import Session
 from pxtools.session.mapping import map_on
 from pxtools.session.run import Cell, run
 from pxtools.session.sampling import sample
+from pxtools.session.scatter import gather, scatter
 
 N = 2
 
@@ -134,6 +138,50 @@ def test_an_interrupted_map_leaves_the_engines_idle(session: Session, tmp_path: 
     with pytest.raises(PxInterrupted, match="are idle"):
         map_on(session, wait, [30] * 6)
     assert list(run(session, Cell("px_rank")).last) == [0, 1]
+
+
+def update_of_a_matrix_in_blocks(session: Session) -> tuple[Any, dict[str, Any]]:
+    """Return a formula and its inputs, of which C lies on the engines in column blocks."""
+    cell = "mean = m + C*H.T*(H*C*H.T + R).I*(y - H*m)\ncov = C - C*H.T*(H*C*H.T + R).I*H*C"
+    formula = compile_formula(cell, assumptions="m, y: vector; C, R: positive_definite")
+    formula.in_blocks = functools.partial(call_in_blocks, session)
+    scatter(session, "C", 2 * np.eye(8), axis=1)
+    held = state.collect(session, "C")
+    return formula, {"m": np.zeros(8), "H": np.ones((1, 8)), "R": np.eye(1), "y": np.ones(1), "C": held}
+
+
+def test_an_interrupted_update_in_blocks_leaves_the_engines_idle_and_the_matrix_as_it_was(
+    session: Session, tmp_path: Path
+) -> None:
+    marker = tmp_path / "begun"
+    formula, inputs = update_of_a_matrix_in_blocks(session)
+    slow = f"""
+import time, pxtools.remote.columns as columns
+usual = columns.run
+def run(engine, message):
+    if "V" in message["sent"]:
+        open({str(marker)!r}, "w").close()
+        time.sleep(30)
+    return usual(engine, message)
+columns.run = run"""
+    run(session, Cell(slow, collects=False))
+    press_ctrl_c_when_there(marker)
+    with pytest.raises(PxInterrupted, match="are idle"):
+        formula(**inputs)
+    run(session, Cell("columns.run = usual", collects=False))
+    assert np.array_equal(gather(session, "C"), 2 * np.eye(8))
+    assert list(run(session, Cell("'cov' in globals()")).last) == [False] * N
+    cov = np.concatenate(list(formula(**inputs).cov), axis=1)
+    np.testing.assert_allclose(cov, 2 * np.eye(8) - 4 / 17, atol=1e-15)
+
+
+def test_an_update_in_blocks_says_whose_columns_died(session: Session) -> None:
+    formula, inputs = update_of_a_matrix_in_blocks(session)
+    run(session, Cell("import os, pxtools.remote.columns as columns\nif px_rank: columns.run = lambda *_: os._exit(1)"))
+    with pytest.raises(PxEngineLost, match=r"(?s)engine \d+ died.*Its columns of `C` went with it.*resize -n 2"):
+        formula(**inputs)
+    with pytest.raises(PxEngineLost, match="went with it"):
+        formula(**inputs)
 
 
 def test_an_interrupted_sampling_keeps_the_draws_that_there_are(session: Session, tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
-"""What a plan looks like: table, graph, Python that computes the same, C that a compiler accepts."""
+"""What a plan looks like: table, graph, Python that computes the same, C that does too."""
 
 from __future__ import annotations
 
+import ctypes
+import re
 import shutil
 import subprocess
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import scipy
 from expr_reference import PAIR, SAID, update_inputs
 
 from pxtools.errors import PxUsageError
@@ -97,29 +101,84 @@ def test_the_python_source_computes_the_same(cell, said, form):
         np.testing.assert_allclose(np.reshape(value, np.shape(truth)), truth, rtol=1e-9, atol=1e-10, err_msg=name)
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler to judge the C source")
-@pytest.mark.parametrize(("cell", "said", "form"), FORMULAS)
-def test_the_c_source_is_accepted_by_a_compiler(cell, said, form, tmp_path):
-    formula = compile(cell, assumptions=said, form=form, name="f")
-    formula(**_inputs(formula))
-    names = (
-        "CblasColMajor",
-        "CblasNoTrans",
-        "CblasTrans",
-        "CblasLeft",
-        "CblasRight",
-        "CblasLower",
-        "CblasUpper",
-        "CblasNonUnit",
-    )
-    calls = ("gemm", "gemmt", "symm", "syrk", "trsm", "trmm")
-    header = f"enum {{{', '.join(names)}}};" + "".join(f"void cblas_d{call}();" for call in calls)
-    (tmp_path / "cblas.h").write_text(header)
-    routines = ("potrf", "potri", "trtri", "getrf", "getri", "getrs", "sytrf", "sytrs", "tpqrt", "tpmqrt")
-    (tmp_path / "lapacke.h").write_text(
-        "enum {LAPACK_COL_MAJOR};" + "".join(f"int LAPACKE_d{routine}();" for routine in routines)
-    )
-    (tmp_path / "f.c").write_text(formula.explain(source="c"))
-    command = ["gcc", "-std=c11", "-Wall", "-Wno-unused-variable", "-fsyntax-only", "-I", str(tmp_path)]
-    done = subprocess.run([*command, str(tmp_path / "f.c")], capture_output=True, text=True)
+#: the standard's names and values; SciPy's own BLAS has every name with a prefix
+CBLAS = """
+typedef enum {CblasColMajor = 102} CBLAS_LAYOUT;
+typedef enum {CblasNoTrans = 111, CblasTrans = 112} CBLAS_TRANSPOSE;
+typedef enum {CblasUpper = 121, CblasLower = 122} CBLAS_UPLO;
+typedef enum {CblasNonUnit = 131} CBLAS_DIAG;
+typedef enum {CblasLeft = 141, CblasRight = 142} CBLAS_SIDE;
+#define CD const double *
+#define HEAD CBLAS_LAYOUT
+void P(gemm)(HEAD, CBLAS_TRANSPOSE, CBLAS_TRANSPOSE, int, int, int, double, CD, int, CD, int, double, double *, int);
+void P(symm)(HEAD, CBLAS_SIDE, CBLAS_UPLO, int, int, double, CD, int, CD, int, double, double *, int);
+void P(syrk)(HEAD, CBLAS_UPLO, CBLAS_TRANSPOSE, int, int, double, CD, int, double, double *, int);
+void P(trsm)(HEAD, CBLAS_SIDE, CBLAS_UPLO, CBLAS_TRANSPOSE, CBLAS_DIAG, int, int, double, CD, int, double *, int);
+void P(trmm)(HEAD, CBLAS_SIDE, CBLAS_UPLO, CBLAS_TRANSPOSE, CBLAS_DIAG, int, int, double, CD, int, double *, int);
+"""
+LAPACKE = """
+#define LAPACK_COL_MAJOR 102
+void scipy_LAPACKE_set_nancheck(int);
+#define LAPACKE_set_nancheck scipy_LAPACKE_set_nancheck
+int P(potrf)(int, char, int, double *, int);
+int P(potri)(int, char, int, double *, int);
+int P(trtri)(int, char, char, int, double *, int);
+int P(getrf)(int, int, int, double *, int, int *);
+int P(getri)(int, int, double *, int, const int *);
+int P(getrs)(int, char, int, int, const double *, int, const int *, double *, int);
+int P(sytrf)(int, char, int, double *, int, int *);
+int P(sytrs)(int, char, int, int, const double *, int, const int *, double *, int);
+int P(tpqrt)(int, int, int, int, int, double *, int, double *, int, double *, int);
+int P(tpmqrt)(int, char, char, int, int, int, int, int, const double *, int, const double *, int, double *, int,
+              double *, int);
+"""
+
+
+def _built(source, folder):
+    """Compile the C source and link it with SciPy's BLAS and LAPACK."""
+    libraries = [p for p in Path(scipy.__file__).parent.parent.glob("scipy.libs/libscipy_openblas*") if p.is_file()]
+    if not libraries:
+        pytest.skip("this SciPy does not bring the C interfaces of BLAS and LAPACK along")
+    for header, names, prefix in (("cblas.h", CBLAS, "cblas_d"), ("lapacke.h", LAPACKE, "LAPACKE_d")):
+        words = re.findall(r"P\((\w+)\)", names)
+        defines = "".join(f"#define {prefix}{word} scipy_{prefix}{word}\n" for word in words)
+        (folder / header).write_text(defines + re.sub(r"P\((\w+)\)", prefix + r"\1", names))
+    (folder / "f.c").write_text(source)
+    command = ["gcc", "-std=c11", "-O1", "-Wall", "-Werror", "-Wno-unused-variable", "-shared", "-fPIC", "-I", folder]
+    command += [folder / "f.c", "-o", folder / "f.so", libraries[0], f"-Wl,-rpath,{libraries[0].parent}", "-lm"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(str(folder / "f.so"))
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler to build the C source")
+@pytest.mark.parametrize(("cell", "said", "form"), [*FORMULAS, (PAIR, SAID, "large")])
+def test_the_c_source_is_built_linked_and_computes_the_same(cell, said, form, tmp_path):
+    formula = compile(cell, assumptions=said, form=form.replace("large", "cholesky"), name="f")
+    inputs = _inputs(formula, *((100, 90) if form == "large" else (7, 5)))
+    wanted, plan = formula(**inputs), formula.plan
+    library = _built(formula.explain(source="c"), tmp_path)
+    pointer = ctypes.POINTER(ctypes.c_double)
+
+    def place(array):
+        return array.ctypes.data_as(pointer)
+
+    arguments = [
+        np.array(inputs[spec.name], dtype=float, order="C" if spec.c_order else "F", ndmin=1) for spec in plan.inputs
+    ]
+    results = [np.full(out.shape or (1,), np.nan, order="C" if out.trans else "F") for out in plan.outputs]
+    work, pivots = np.full(plan.arena, np.nan), np.zeros(plan.n_pivots, np.intc)
+    info = library.f(*map(place, [*arguments, *results, work]), pivots.ctypes.data_as(ctypes.POINTER(ctypes.c_int)))
+    assert info == 0
+    for name, value, truth in zip(formula.outputs, results, wanted, strict=True):
+        np.testing.assert_allclose(np.reshape(value, np.shape(truth)), truth, rtol=1e-9, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler to build the C source")
+def test_the_c_source_returns_the_failing_minor(tmp_path):
+    formula = compile("x = logdet(A)", assumptions="A: spd", name="f")
+    formula(A=np.eye(3))
+    library = _built(formula.explain(source="c"), tmp_path)
+    matrix, out, work = np.diag([1.0, -1.0, 1.0]), np.zeros(1), np.zeros(formula.plan.arena)
+    pivots = np.zeros(formula.plan.n_pivots, np.intc)
+    assert library.f(*(x.ctypes.data_as(ctypes.c_void_p) for x in (matrix, out, work, pivots))) == 2

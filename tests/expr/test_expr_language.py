@@ -15,7 +15,7 @@ from expr_reference import PAIR, update_inputs
 
 from pxtools.errors import PxUsageError
 from pxtools.expr import compile
-from pxtools.expr.threads import blas_threads
+from pxtools.kernels.threads import blas_threads
 
 RNG = np.random.default_rng(3)
 VALUES = {
@@ -198,7 +198,7 @@ def test_threads_are_set_for_the_call_and_put_back():
 def test_inside_an_engine_one_thread_is_used(monkeypatch):
     import types
 
-    from pxtools.expr.threads import wanted_threads
+    from pxtools.kernels.threads import wanted_threads
 
     assert wanted_threads(None) is None
     assert wanted_threads(3) == 3

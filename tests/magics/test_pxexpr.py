@@ -90,3 +90,40 @@ def test_without_engines_it_works_here(
     monkeypatch.setattr(session, "_wire", None)
     cell(f"%%pxexpr update {ASSUME}{UPDATE}")
     assert cell("update(mu=mu, Sigma=Sigma, H=H, R=R, data=data).new_mu").shape == (6,)
+
+
+THREADS = """
+import sys, threadpoolctl
+from pxtools.kernels import blasplan
+usual, seen = blasplan.run_plan, []
+def pools():
+    libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+    return [pool for pool in libraries if "scipy." in str(pool.filepath)]
+def watching(*args):
+    seen.append([pool.num_threads for pool in pools()])
+    return usual(*args)
+blasplan.run_plan = watching
+for pool in pools():
+    pool.set_num_threads(2)
+try:
+    update(mu=mu, Sigma=Sigma, H=H, R=R, data=data)
+finally:
+    blasplan.run_plan = usual
+after = [pool.num_threads for pool in pools()]
+"""
+
+
+def test_one_thread_is_used_on_an_engine_and_all_that_blas_is_set_to_here(
+    inputs: dict[str, np.ndarray], cell: Any
+) -> None:
+    pytest.importorskip("threadpoolctl", reason="threadpoolctl comes with the expr extra")
+    cell(f"%%pxexpr update {ASSUME}{UPDATE}")
+    cell(f"%%pxrun -t 0,1 -i update,mu,Sigma,H,R,data\n{THREADS}")
+    assert list(cell("%pxcollect -t 0,1 seen")) == [[[1]]] * 2
+    assert list(cell("%pxcollect -t 0,1 after")) == [[2]] * 2
+    cell("from threadpoolctl import threadpool_limits\nwith threadpool_limits(2, user_api='blas'):" + indented(THREADS))
+    assert cell("seen") == [[2]]
+
+
+def indented(code: str) -> str:
+    return "".join(f"\n    {line}" for line in code.splitlines())
