@@ -16,7 +16,7 @@ import numpy as np
 from pxtools.kalman.checks import Array
 from pxtools.kalman.factors import factors
 from pxtools.kalman.system import System
-from pxtools.kernels.kalman_results import Filtered, Smoothed
+from pxtools.kernels.kalman_results import Filtered, Smoothed, repeated
 
 #: a smoothed variance below this fraction of the filtered one has lost digits to the difference
 LOST = 1e-4
@@ -59,7 +59,7 @@ def refined(system: System, filtered: Filtered, smoothed: Smoothed, every: bool 
     """
     n_steps, n_diffuse = smoothed.mean.shape[1], filtered.diffuse_filtered_cov.shape[1]
     variance, before = (np.einsum("...ii->...i", part) for part in (smoothed.cov, filtered.filtered_cov))
-    lost = variance < LOST * before
+    lost = variance < LOST * repeated(before, n_steps)
     needed = lost.any(axis=2) if lost.any() else np.zeros(lost.shape[:2], dtype=bool)
     needed |= every
     needed[:, :n_diffuse] |= filtered.diffuse_filtered_cov.any(axis=(2, 3))
@@ -78,7 +78,7 @@ def refined(system: System, filtered: Filtered, smoothed: Smoothed, every: bool 
 def gain_at(system: System, filtered: Filtered, s: int, t: int) -> tuple[Array, Array]:
     """Return J and the rest at step t of series s."""
     F, Q = (part[t if len(part) > 1 else 0] for part in (system.F, system.Q))
-    halves = factors(np.stack([filtered.filtered_cov[s, t], Q]))
+    halves = factors(np.stack([filtered.filtered_cov[s, min(t, filtered.filtered_cov.shape[1] - 1)], Q]))
     B = None
     if t < filtered.diffuse_filtered_cov.shape[1]:
         values, vectors = np.linalg.eigh(filtered.diffuse_filtered_cov[s, t])
@@ -92,7 +92,7 @@ def gain_at(system: System, filtered: Filtered, s: int, t: int) -> tuple[Array, 
 def with_estimators(filtered: Filtered, smoothed: Smoothed) -> Smoothed:
     """Return r and N that follow from the smoothed moments, for steps whose predicted state is not infinite."""
     first = filtered.diffuse_cov.shape[1]
-    P = filtered.predicted_cov[:, first:-1]
+    P = filtered.complete().predicted_cov[:, first:-1]
     inverse = np.linalg.pinv(P, hermitian=True)
     r, N = smoothed.r.copy(), smoothed.N.copy()
     r[:, first:] = (inverse @ (smoothed.mean - filtered.predicted_mean[:, :-1])[:, first:, :, None])[..., 0]

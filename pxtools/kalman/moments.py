@@ -38,7 +38,7 @@ def innovations(result: FilterResult) -> Array:
 def innovation_cov(result: FilterResult) -> Array:
     """`H P H' + R`, infinite where the diffuse part of P reaches an observation."""
     H = _part(result, "H")
-    S = H @ result.filtered.predicted_cov[:, :-1] @ H.swapaxes(-1, -2) + _part(result, "R")
+    S = H @ result.complete.predicted_cov[:, :-1] @ H.swapaxes(-1, -2) + _part(result, "R")
     S = (S + S.swapaxes(-1, -2)) / 2
     n = result.filtered.diffuse_cov.shape[1]
     if n:
@@ -56,12 +56,12 @@ def gain(result: FilterResult) -> Array:
     here = ~np.isnan(result.observed.values)
     S = np.where(here[..., :, None] & here[..., None, :], _proper_innovation_cov(result), 0.0)
     seen = np.where(here[..., None], H, 0.0)
-    K = result.filtered.predicted_cov[:, :-1] @ seen.swapaxes(-1, -2) @ np.linalg.pinv(S, hermitian=True)
+    K = result.complete.predicted_cov[:, :-1] @ seen.swapaxes(-1, -2) @ np.linalg.pinv(S, hermitian=True)
     for t in range(result.filtered.diffuse_cov.shape[1]):
         K[:, t] = _diffuse_gain(
             seen[:, t],
             R[t if len(R) > 1 else 0],
-            result.filtered.predicted_cov[:, t],
+            result.complete.predicted_cov[:, t],
             result.filtered.diffuse_cov[:, t],
             here[:, t],
             result.filtered.diffuse_obs[:, t].sum(axis=1),
@@ -71,7 +71,7 @@ def gain(result: FilterResult) -> Array:
 
 def _proper_innovation_cov(result: FilterResult) -> Array:
     H = _part(result, "H")
-    return H @ result.filtered.predicted_cov[:, :-1] @ H.swapaxes(-1, -2) + _part(result, "R")
+    return H @ result.complete.predicted_cov[:, :-1] @ H.swapaxes(-1, -2) + _part(result, "R")
 
 
 def _diffuse_gain(
@@ -110,7 +110,7 @@ def standardized(result: FilterResult) -> Array:
 
 def lag_one(result: FilterResult) -> Array:
     """`Cov(x[t + 1], x[t] | y) = (I - P[t + 1] N[t]) F P[t | t]`; `V[t + 1] J'` where a step was a regression."""
-    f, smooth = result.filtered, result.estimated
+    f, smooth = result.complete, result.estimated
     F = _part(result, "F")
     after = (F[:-1] if len(F) > 1 else F) @ f.filtered_cov[:, :-1]
     lag = after - f.predicted_cov[:, 1:-1] @ (smooth.N[:, 1:] @ after)

@@ -107,7 +107,7 @@ def _signal(result: FilterResult, series: int, smoothed: bool, level: float) -> 
 
     source = result.smoothed if smoothed else None
     mean = (source.mean if source else result.filtered.filtered_mean)[series]
-    cov = (source.cov if source else result.filtered.filtered_cov)[series]
+    cov = (source.cov if source else result.complete.filtered_cov)[series]
     H, d = (part[: len(mean)] if len(part) > 1 else part for part in (result.model.parts[k] for k in "Hd"))
     signal = (H @ mean[..., None])[..., 0] + d
     variance = np.einsum("tii->ti", H @ cov @ H.swapaxes(-1, -2))

@@ -47,6 +47,11 @@ class FilterResult:
 
     # --- the forward pass ---------------------------------------------------------------------------------------
 
+    @cached_property
+    def complete(self) -> Filtered:
+        """The filter's raw output with a covariance for every step, also for those where none changed any more."""
+        return self.filtered.complete()
+
     @property
     def observations(self) -> Array:
         """The observations, NaN where missing, `(n_steps, n_obs)`."""
@@ -65,7 +70,7 @@ class FilterResult:
     @property
     def predicted_cov(self) -> Array:
         """State covariances one step ahead, `(n_steps + 1, n_states, n_states)`; without their infinite part."""
-        return self._own(self.filtered.predicted_cov)
+        return self._own(self.complete.predicted_cov)
 
     @property
     def filtered_mean(self) -> Array:
@@ -75,7 +80,7 @@ class FilterResult:
     @property
     def filtered_cov(self) -> Array:
         """State covariances, `(n_steps, n_states, n_states)`; without their infinite part."""
-        return self._own(self.filtered.filtered_cov)
+        return self._own(self.complete.filtered_cov)
 
     @property
     def n_diffuse_steps(self) -> int:
@@ -236,6 +241,8 @@ def join_results(parts: list[FilterResult]) -> FilterResult:
     """Return one batch from the batches that engines filtered, in order."""
     if len({part.n_diffuse_steps for part in parts}) > 1:
         parts = [_with_diffuse(part, max(p.n_diffuse_steps for p in parts)) for part in parts]
+    if len({part.filtered.filtered_cov.shape[1] for part in parts}) > 1:
+        parts = [replace(part, filtered=part.complete) for part in parts]
     arrays = zip(*(part.filtered[:-1] for part in parts), strict=True)
     joined = Filtered._make([*map(np.concatenate, arrays), sum(p.filtered.n_cancelled for p in parts)])
     values = np.concatenate([part.observed.values for part in parts])

@@ -70,5 +70,6 @@ def after_diffuse(system: System, y: Array, proper: Callable[[System, Array], Fi
 
 
 def _joined(start: Filtered, rest: Filtered, n: int) -> Filtered:
+    # covariances cannot stand still while some are infinite, so the start has kept all of its own
     moments = (np.concatenate([a[:, :n], b], axis=1) for a, b in zip(start[:5], rest[:5], strict=True))
     return Filtered._make([*moments, *start[5:9], start.n_cancelled + rest.n_cancelled])

@@ -2,7 +2,13 @@
 
 import numpy as np
 
+cimport numpy as cnp
+
+from pxtools.kernels._arrays cimport doubles, fresh, room, zeros
+
 from pxtools.kernels.kalman_results import Filtered, Smoothed
+
+cnp.import_array()
 
 
 cdef extern from "kalman_sizes.h" nogil:
@@ -39,6 +45,7 @@ cdef extern from "kalman_sizes.h" nogil:
         double *filtered_mean
         double *filtered_cov
         double *log_lik
+        long n_kept
         double *diffuse_cov
         double *diffuse_filtered_cov
         unsigned char *diffuse_obs
@@ -54,6 +61,7 @@ cdef extern from "kalman_sizes.h" nogil:
         const double *diffuse_cov
         const unsigned char *diffuse_obs
         long n_diffuse_steps
+        long n_kept
         double *mean
         double *cov
         double *r
@@ -62,30 +70,43 @@ cdef extern from "kalman_sizes.h" nogil:
     void filter_series(const Model *model, const double *y, const double *x0, const double *P0, const double *Pinf0,
                        int left, int may_settle, FilterOut *out, double *work)
     void smoother_series(const Model *model, const double *y, const SmootherOut *out, double *work)
+    void catch_up(Py_ssize_t n, FilterOut *out, long t)
     long filter_doubles(Py_ssize_t n, Py_ssize_t m)
     long smoother_doubles(Py_ssize_t n, Py_ssize_t m)
 
 
-cdef bint _is_diagonal(const double[:, :, ::1] matrices) noexcept nogil:
+cdef bint _is_diagonal(const double *matrices, Py_ssize_t count, Py_ssize_t size) noexcept nogil:
     cdef Py_ssize_t t, i, j
-    for t in range(matrices.shape[0]):
-        for i in range(matrices.shape[1]):
-            for j in range(matrices.shape[2]):
-                if i != j and matrices[t, i, j] != 0.0:
+    for t in range(count):
+        for i in range(size):
+            for j in range(size):
+                if i != j and matrices[(t * size + i) * size + j] != 0.0:
                     return False
     return True
 
 
-cdef _ranks(const double[:, :, ::1] Pinf):
+cdef _ranks(object Pinf, Py_ssize_t n_series, Py_ssize_t n):
     """Numbers of infinite directions, by counting where that is all it takes."""
-    if not _is_diagonal(Pinf):
+    cdef const double *P = doubles(Pinf, 3)
+    if not _is_diagonal(P, n_series, n):
         return np.linalg.matrix_rank(Pinf, hermitian=True).astype(np.intc)
-    cdef int[::1] ranks = np.zeros(Pinf.shape[0], dtype=np.intc)
+    ranks = zeros(cnp.NPY_INT, 1, n_series)
+    cdef int *rank = <int *> cnp.PyArray_DATA(ranks)
     cdef Py_ssize_t s, i
-    for s in range(Pinf.shape[0]):
-        for i in range(Pinf.shape[1]):
-            ranks[s] += Pinf[s, i, i] > 0.0
+    for s in range(n_series):
+        for i in range(n):
+            rank[s] += P[(s * n + i) * n + i] > 0.0
     return ranks
+
+
+cdef long _step(object part, long n_steps, Py_ssize_t rows, Py_ssize_t columns) except -1:
+    """The distance between steps of one part of a model, after a look at its shape."""
+    shape = part.shape
+    if shape[1] != rows or (columns and shape[2] != columns):
+        raise ValueError("the model's matrices do not fit each other")
+    if shape[0] not in (1, n_steps):
+        raise ValueError("a time-varying matrix needs one entry for each step")
+    return 0 if shape[0] == 1 else rows * max(columns, 1)
 
 
 cdef class _Model:
@@ -95,122 +116,151 @@ cdef class _Model:
     cdef object keep
 
     def __cinit__(self, long n_steps, F, H, Q, R, c, d):
-        cdef const double[:, :, ::1] F_ = F, H_ = H, Q_ = Q, R_ = R
-        cdef const double[:, ::1] c_ = c, d_ = d
-        n, m = F.shape[1], H.shape[1]
-        if (F.shape[2], H.shape[2], Q.shape[1:], R.shape[1:], c.shape[1], d.shape[1]) != (n, n, (n, n), (m, m), n, m):
-            raise ValueError("the model's matrices do not fit each other")
-        for part in (F, H, Q, R, c, d):
-            if part.shape[0] not in (1, n_steps):
-                raise ValueError("a time-varying matrix needs one entry for each step")
+        cdef Model *model = &self.model
+        model.F, model.H, model.Q, model.R = doubles(F, 3), doubles(H, 3), doubles(Q, 3), doubles(R, 3)
+        model.c, model.d = doubles(c, 2), doubles(d, 2)
+        cdef Py_ssize_t n = cnp.PyArray_DIM(F, 1), m = cnp.PyArray_DIM(H, 1)
         self.keep = [F, H, Q, R, c, d]
-        self.model.n, self.model.m, self.model.n_steps = n, m, n_steps
-        self.model.F, self.model.F_step = &F_[0, 0, 0], 0 if F_.shape[0] == 1 else n * n
-        self.model.H, self.model.H_step = &H_[0, 0, 0] if m else NULL, 0 if H_.shape[0] == 1 else m * n
-        self.model.Q, self.model.Q_step = &Q_[0, 0, 0], 0 if Q_.shape[0] == 1 else n * n
-        self.model.R, self.model.R_step = &R_[0, 0, 0] if m else NULL, 0 if R_.shape[0] == 1 else m * m
-        self.model.c, self.model.c_step = &c_[0, 0], 0 if c_.shape[0] == 1 else n
-        self.model.d, self.model.d_step = &d_[0, 0] if m else NULL, 0 if d_.shape[0] == 1 else m
-        self.model.is_constant = F_.shape[0] == 1 and H_.shape[0] == 1 and Q_.shape[0] == 1 and R_.shape[0] == 1
-        self.model.is_diagonal = _is_diagonal(R_)
-        self.model.is_sparse = n > 6 and F_.shape[0] == 1 and 3 * np.count_nonzero(F) < n * n
-        if self.model.is_sparse:
-            self._set_sparse(&self.model.by_rows, F[0])
-            self._set_sparse(&self.model.by_columns, F[0].T)
+        model.n, model.m, model.n_steps = n, m, n_steps
+        model.F_step, model.H_step = _step(F, n_steps, n, n), _step(H, n_steps, m, n)
+        model.Q_step, model.R_step = _step(Q, n_steps, n, n), _step(R, n_steps, m, m)
+        model.c_step, model.d_step = _step(c, n_steps, n, 0), _step(d, n_steps, m, 0)
+        model.is_constant = model.F_step == model.H_step == model.Q_step == model.R_step == 0
+        model.is_diagonal = _is_diagonal(model.R, cnp.PyArray_DIM(R, 0), m)
+        model.is_sparse = n > 6 and model.F_step == 0 and 3 * np.count_nonzero(F) < n * n
+        if model.is_sparse:
+            self._set_sparse(&model.by_rows, F[0])
+            self._set_sparse(&model.by_columns, F[0].T)
 
     cdef _set_sparse(self, SparseRows *rows, matrix):
         where = np.nonzero(matrix)
         counts = np.bincount(where[0], minlength=matrix.shape[0])
         start = np.concatenate([[0], np.cumsum(counts)]).astype(np.intc)
         column, value = where[1].astype(np.intc), np.ascontiguousarray(matrix[where])
-        cdef int[::1] start_ = start, column_ = column
-        cdef double[::1] value_ = value
         self.keep += [start, column, value]
-        rows.start = &start_[0]
-        rows.column = &column_[0] if len(column) else NULL
-        rows.value = &value_[0] if len(value) else NULL
+        rows.start = <const int *> cnp.PyArray_DATA(start)
+        rows.column = <const int *> cnp.PyArray_DATA(column)
+        rows.value = doubles(value, 1)
 
 
-def univariate_filter(const double[:, :, ::1] y, F, H, Q, R, c, d, const double[:, ::1] x,
-                      const double[:, :, ::1] P, const double[:, :, ::1] Pinf, bint steady=True):
+cdef _check_shape(str name, object array, tuple shape):
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, {shape} is needed")
+
+
+def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, bint moments=True):
     """Filter every series, one element of a row after another: see `kalman_numpy.univariate_filter`."""
-    cdef Py_ssize_t n_series = y.shape[0], n_steps = y.shape[1], m = y.shape[2], n = F.shape[1], s
+    cdef const double *y_ = doubles(y, 3)
+    cdef const double *x_ = doubles(x, 2)
+    cdef const double *P_ = doubles(P, 3)
+    cdef const double *Pinf_ = doubles(Pinf, 3)
+    cdef Py_ssize_t n_series = cnp.PyArray_DIM(y, 0), n_steps = cnp.PyArray_DIM(y, 1), m = cnp.PyArray_DIM(y, 2)
     cdef _Model holder = _Model(n_steps, F, H, Q, R, c, d)
-    if n_series == 0 or n_steps == 0 or H.shape[1] != m:
+    cdef Py_ssize_t n = holder.model.n, nn = n * n, s
+    if n_series == 0 or n_steps == 0 or holder.model.m != m:
         raise ValueError("y must be (n_series, n_steps, n_obs) and not empty")
-    if (x.shape[0], x.shape[1], P.shape[0], P.shape[1], P.shape[2]) != (n_series, n, n_series, n, n):
-        raise ValueError("x and P need one entry for each series")
-    if (Pinf.shape[0], Pinf.shape[1], Pinf.shape[2]) != (n_series, n, n):
-        raise ValueError("Pinf needs one entry for each series")
-    cdef int[::1] left = _ranks(Pinf)
-    is_diffuse = any(left)
-    # zeros that are never touched cost no memory
-    kept = n_steps if is_diffuse else 0
-    cdef double[:, :, ::1] pm = np.empty((n_series, n_steps + 1, n)), fm = np.empty((n_series, n_steps, n))
-    cdef double[:, :, :, ::1] pc = np.empty((n_series, n_steps + 1, n, n)), fc = np.empty((n_series, n_steps, n, n))
-    cdef double[:, ::1] log_lik = np.empty((n_series, n_steps))
-    cdef double[:, :, :, ::1] diffuse_cov = np.zeros((n_series, kept, n, n))
-    cdef double[:, :, :, ::1] diffuse_filtered = np.zeros((n_series, kept, n, n))
-    cdef unsigned char[:, :, ::1] diffuse_obs = np.zeros((n_series, kept, m), dtype=np.uint8)
-    cdef double[:, :, ::1] last = np.zeros((n_series, n, n))
-    cdef double[::1] work = np.zeros(filter_doubles(n, m))
+    _check_shape("x", x, (n_series, n))
+    _check_shape("P", P, (n_series, n, n))
+    _check_shape("Pinf", Pinf, (n_series, n, n))
+    ranks = _ranks(Pinf, n_series, n)
+    cdef int *left = <int *> cnp.PyArray_DATA(ranks)
+    cdef Py_ssize_t kept = n_steps if ranks.any() else 0, held = n_steps if moments else 0
+    predicted_mean, filtered_mean = room(3, n_series, held + moments, n), room(3, n_series, held, n)
+    predicted_cov, filtered_cov = room(4, n_series, held + moments, n, n), room(4, n_series, held, n, n)
+    log_lik, last = room(2, n_series, n_steps), zeros(cnp.NPY_DOUBLE, 3, n_series, n, n)
+    diffuse_cov = zeros(cnp.NPY_DOUBLE, 4, n_series, kept, n, n)
+    diffuse_filtered = zeros(cnp.NPY_DOUBLE, 4, n_series, kept, n, n)
+    diffuse_obs = zeros(cnp.NPY_UINT8, 3, n_series, kept, m)
+    memory, lengths = zeros(cnp.NPY_DOUBLE, 1, filter_doubles(n, m)), zeros(cnp.NPY_LONG, 1, n_series)
+    cdef long *n_kept = <long *> cnp.PyArray_DATA(lengths)
+    cdef double *pm = fresh(predicted_mean)
+    cdef double *pc = fresh(predicted_cov)
+    cdef double *fm = fresh(filtered_mean)
+    cdef double *fc = fresh(filtered_cov)
+    cdef double *ll = fresh(log_lik)
+    cdef double *wide = fresh(diffuse_cov)
+    cdef double *wide_filtered = fresh(diffuse_filtered)
+    cdef double *wide_last = fresh(last)
+    cdef unsigned char *used = <unsigned char *> cnp.PyArray_DATA(diffuse_obs)
+    cdef double *work = fresh(memory)
     cdef FilterOut out
-    cdef long longest = 0
+    cdef long longest = 0, written = 0
     cdef bint may_settle = steady and holder.model.is_constant
     out.n_cancelled = 0
+    out.predicted_mean = out.predicted_cov = out.filtered_mean = out.filtered_cov = NULL
     with nogil:
         for s in range(n_series):
-            out.predicted_mean, out.predicted_cov = &pm[s, 0, 0], &pc[s, 0, 0, 0]
-            out.filtered_mean, out.filtered_cov = &fm[s, 0, 0], &fc[s, 0, 0, 0]
-            out.log_lik = &log_lik[s, 0]
-            out.diffuse_cov = &diffuse_cov[s, 0, 0, 0] if left[s] else NULL
-            out.diffuse_filtered_cov = &diffuse_filtered[s, 0, 0, 0] if left[s] else NULL
-            out.diffuse_obs = &diffuse_obs[s, 0, 0] if left[s] else NULL
-            out.last_diffuse_cov = &last[s, 0, 0]
-            filter_series(&holder.model, &y[s, 0, 0], &x[s, 0], &P[s, 0, 0], &Pinf[s, 0, 0], left[s], may_settle, &out,
-                          &work[0])
+            if moments:
+                out.predicted_mean, out.predicted_cov = pm + s * (n_steps + 1) * n, pc + s * (n_steps + 1) * nn
+                out.filtered_mean, out.filtered_cov = fm + s * n_steps * n, fc + s * n_steps * nn
+            out.log_lik = ll + s * n_steps
+            out.diffuse_cov, out.diffuse_filtered_cov = wide + s * kept * nn, wide_filtered + s * kept * nn
+            out.diffuse_obs, out.last_diffuse_cov = used + s * kept * m, wide_last + s * nn
+            filter_series(&holder.model, y_ + s * n_steps * m, x_ + s * n, P_ + s * nn, Pinf_ + s * nn, left[s],
+                          may_settle, &out, work)
             longest = max(longest, out.n_diffuse_steps)
-    return Filtered(
-        np.asarray(pm), np.asarray(pc), np.asarray(fm), np.asarray(fc), np.asarray(log_lik),
-        np.array(diffuse_cov[:, :longest]), np.array(diffuse_filtered[:, :longest]), np.array(diffuse_obs[:, :longest]),
-        np.asarray(last), out.n_cancelled,
-    )
+            n_kept[s] = out.n_kept
+            written = max(written, out.n_kept)
+        if moments:
+            for s in range(n_series):
+                out.predicted_cov, out.filtered_cov = pc + s * (n_steps + 1) * nn, fc + s * n_steps * nn
+                out.n_kept = n_kept[s]
+                catch_up(n, &out, written)
+    if moments and written < n_steps:
+        predicted_cov = np.ascontiguousarray(predicted_cov[:, :written + 1])
+        filtered_cov = np.ascontiguousarray(filtered_cov[:, :written])
+    if longest < kept:
+        diffuse_cov, diffuse_filtered = diffuse_cov[:, :longest].copy(), diffuse_filtered[:, :longest].copy()
+        diffuse_obs = diffuse_obs[:, :longest].copy()
+    return Filtered(predicted_mean, predicted_cov, filtered_mean, filtered_cov, log_lik, diffuse_cov, diffuse_filtered,
+                    diffuse_obs, last, out.n_cancelled)
 
 
-def univariate_smoother(const double[:, :, ::1] y, F, H, R, d, filtered, bint estimators=True):
+def univariate_smoother(y, F, H, R, d, filtered, bint estimators=True):
     """Smooth every series backwards from its filtered moments: see `kalman_numpy.univariate_smoother`."""
-    cdef const double[:, :, ::1] pm = filtered.predicted_mean, fm = filtered.filtered_mean
-    cdef const double[:, :, :, ::1] pc = filtered.predicted_cov, fc = filtered.filtered_cov
-    cdef const double[:, :, :, ::1] dc = filtered.diffuse_cov
-    cdef const unsigned char[:, :, ::1] used = filtered.diffuse_obs
-    cdef Py_ssize_t n_series = y.shape[0], n_steps = y.shape[1], m = y.shape[2], n = F.shape[1], s
-    cdef _Model holder = _Model(n_steps, F, H, np.zeros((1, n, n)), R, np.zeros((1, n)), d)
-    cdef Py_ssize_t n_diffuse = dc.shape[1]
-    if n_series == 0 or n_steps == 0 or H.shape[1] != m:
+    cdef const double *y_ = doubles(y, 3)
+    cdef Py_ssize_t n_series = cnp.PyArray_DIM(y, 0), n_steps = cnp.PyArray_DIM(y, 1), m = cnp.PyArray_DIM(y, 2)
+    cdef Py_ssize_t n = F.shape[1], nn = n * n, s
+    no_noise, no_intercept = zeros(cnp.NPY_DOUBLE, 3, 1, n, n), zeros(cnp.NPY_DOUBLE, 2, 1, n)
+    cdef _Model holder = _Model(n_steps, F, H, no_noise, R, no_intercept, d)
+    cdef const double *pm = doubles(filtered.predicted_mean, 3)
+    cdef const double *pc = doubles(filtered.predicted_cov, 4)
+    cdef const double *fm = doubles(filtered.filtered_mean, 3)
+    cdef const double *fc = doubles(filtered.filtered_cov, 4)
+    cdef const double *wide = doubles(filtered.diffuse_cov, 4)
+    diffuse_obs = np.ascontiguousarray(filtered.diffuse_obs, dtype=np.uint8)
+    cdef const unsigned char *used = <const unsigned char *> cnp.PyArray_DATA(diffuse_obs)
+    cdef Py_ssize_t n_diffuse = filtered.diffuse_cov.shape[1], n_kept = filtered.filtered_cov.shape[1]
+    if n_series == 0 or n_steps == 0 or holder.model.m != m:
         raise ValueError("y must be (n_series, n_steps, n_obs) and not empty")
-    wanted = {"predicted_mean": (n_series, n_steps + 1, n), "predicted_cov": (n_series, n_steps + 1, n, n),
-              "filtered_mean": (n_series, n_steps, n), "filtered_cov": (n_series, n_steps, n, n),
-              "diffuse_cov": (n_series, n_diffuse, n, n), "diffuse_obs": (n_series, n_diffuse, m)}
-    for name, shape in wanted.items():
-        if getattr(filtered, name).shape != shape:
-            raise ValueError(f"{name} does not fit y and F")
-    cdef Py_ssize_t kept = n_steps if estimators else 0
-    cdef double[:, :, ::1] mean = np.empty((n_series, n_steps, n)), r = np.empty((n_series, kept, n))
-    cdef double[:, :, :, ::1] cov = np.empty((n_series, n_steps, n, n)), N = np.empty((n_series, kept, n, n))
-    cdef double[::1] work = np.zeros(smoother_doubles(n, m))
+    _check_shape("predicted_mean", filtered.predicted_mean, (n_series, n_steps + 1, n))
+    _check_shape("predicted_cov", filtered.predicted_cov, (n_series, n_kept + 1, n, n))
+    _check_shape("filtered_mean", filtered.filtered_mean, (n_series, n_steps, n))
+    _check_shape("filtered_cov", filtered.filtered_cov, (n_series, n_kept, n, n))
+    _check_shape("diffuse_cov", filtered.diffuse_cov, (n_series, n_diffuse, n, n))
+    _check_shape("diffuse_obs", diffuse_obs, (n_series, n_diffuse, m))
+    cdef Py_ssize_t held = n_steps if estimators else 0
+    means, covs = room(3, n_series, n_steps, n), room(4, n_series, n_steps, n, n)
+    rs, Ns = room(3, n_series, held, n), room(4, n_series, held, n, n)
+    memory = zeros(cnp.NPY_DOUBLE, 1, smoother_doubles(n, m))
+    cdef double *mean = fresh(means)
+    cdef double *cov = fresh(covs)
+    cdef double *r = fresh(rs)
+    cdef double *N = fresh(Ns)
+    cdef double *work = fresh(memory)
     cdef SmootherOut out
     # its own length for each series: the others must not change its bits
-    cdef long[::1] lengths = np.any(filtered.diffuse_cov, axis=(2, 3)).sum(axis=1).astype(np.int_)
+    lengths = filtered.diffuse_cov.any(axis=(2, 3)).sum(axis=1, dtype=np.int_)
+    cdef long *length = <long *> cnp.PyArray_DATA(lengths)
+    out.n_kept, out.r, out.N = n_kept, NULL, NULL
     with nogil:
         for s in range(n_series):
-            out.predicted_mean, out.predicted_cov = &pm[s, 0, 0], &pc[s, 0, 0, 0]
-            out.filtered_mean, out.filtered_cov = &fm[s, 0, 0], &fc[s, 0, 0, 0]
-            out.mean, out.cov = &mean[s, 0, 0], &cov[s, 0, 0, 0]
-            out.r, out.N = NULL, NULL
+            out.predicted_mean, out.predicted_cov = pm + s * (n_steps + 1) * n, pc + s * (n_kept + 1) * nn
+            out.filtered_mean, out.filtered_cov = fm + s * n_steps * n, fc + s * n_kept * nn
+            out.diffuse_cov, out.diffuse_obs = wide + s * n_diffuse * nn, used + s * n_diffuse * m
+            out.n_diffuse_steps = length[s]
+            out.mean, out.cov = mean + s * n_steps * n, cov + s * n_steps * nn
             if estimators:
-                out.r, out.N = &r[s, 0, 0], &N[s, 0, 0, 0]
-            out.n_diffuse_steps = lengths[s]
-            if n_diffuse:
-                out.diffuse_cov, out.diffuse_obs = &dc[s, 0, 0, 0], &used[s, 0, 0]
-            smoother_series(&holder.model, &y[s, 0, 0], &out, &work[0])
-    return Smoothed(np.asarray(mean), np.asarray(cov), np.asarray(r), np.asarray(N))
+                out.r, out.N = r + s * n_steps * n, N + s * n_steps * nn
+            smoother_series(&holder.model, y_ + s * n_steps * m, &out, work)
+    return Smoothed(means, covs, rs, Ns)

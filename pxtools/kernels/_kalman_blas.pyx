@@ -119,6 +119,8 @@ def cholesky_filter(const double[:, :, ::1] y, const double[:, :, ::1] F, const 
     cdef double[:, ::1] log_lik = np.zeros((n_series, n_steps))
     cdef double[::1] memory = np.empty(m * n + m * m + n * n + m + n + m * n)
     cdef int[::1] present = np.empty(m, dtype=np.intc)
+    cdef long[::1] kept = np.zeros(n_series, dtype=np.int_)
+    cdef long longest = 0
     cdef Work work
     work.W = &memory[0]
     work.S = work.W + m * n
@@ -128,13 +130,13 @@ def cholesky_filter(const double[:, :, ::1] y, const double[:, :, ::1] F, const 
     work.H = work.next + n
     work.present = &present[0]
     cdef bint may_settle = steady and F.shape[0] == H.shape[0] == Q.shape[0] == R.shape[0] == 1
-    cdef int s, t, i, k, info = 0
+    cdef int s, t = 0, i, k, info = 0
     cdef bint is_settled
     cdef double log_dets = 0.0
     cdef size_t vector = n * sizeof(double), matrix = n * n * sizeof(double)
     with nogil:
         for s in range(n_series):
-            is_settled = False
+            is_settled, kept[s] = False, 0
             memcpy(&pm[s, 0, 0], &x[s, 0], vector)
             memcpy(&pc[s, 0, 0, 0], &P[s, 0, 0], matrix)
             for t in range(n_steps):
@@ -144,13 +146,13 @@ def cholesky_filter(const double[:, :, ::1] y, const double[:, :, ::1] F, const 
                     if not isnan(y[s, t, i]):
                         present[k] = i
                         k += 1
-                is_settled = is_settled and k == m
+                if is_settled and k < m:
+                    is_settled = False
+                    _catch_up(&fc[s, 0, 0, 0], &pc[s, 0, 0, 0], matrix, &kept[s], t)
                 if is_settled:
                     for i in range(m):
                         work.v[i] = y[s, t, i] - d[t if d.shape[0] > 1 else 0, i]
                     log_lik[s, t] = log_dets + _mean_update(n, m, &H[0, 0, 0], &fm[s, t, 0], work)
-                    memcpy(&fc[s, t, 0, 0], &fc[s, t - 1, 0, 0], matrix)
-                    memcpy(&pc[s, t + 1, 0, 0], &pc[s, t, 0, 0], matrix)
                 else:
                     memcpy(&fc[s, t, 0, 0], &pc[s, t, 0, 0], matrix)
                     if k:
@@ -162,6 +164,7 @@ def cholesky_filter(const double[:, :, ::1] y, const double[:, :, ::1] F, const 
                             break
                     _predict_cov(n, &F[t if F.shape[0] > 1 else 0, 0, 0], &Q[t if Q.shape[0] > 1 else 0, 0, 0],
                                  &fc[s, t, 0, 0], &pc[s, t + 1, 0, 0], work)
+                    kept[s] = t + 1
                     if may_settle and k == m:
                         is_settled = _has_settled(n, &pc[s, t + 1, 0, 0], &pc[s, t, 0, 0])
                         log_dets = -0.5 * m * LOG_2PI
@@ -172,12 +175,27 @@ def cholesky_filter(const double[:, :, ::1] y, const double[:, :, ::1] F, const 
                               &pm[s, t + 1, 0], work)
             if info != 0:
                 break
+            longest = max(longest, kept[s])
+        if info == 0:
+            for s in range(n_series):
+                _catch_up(&fc[s, 0, 0, 0], &pc[s, 0, 0, 0], matrix, &kept[s], longest)
     if info != 0:
         raise np.linalg.LinAlgError(f"the innovation covariance at step {t} is not positive definite")
     none = np.zeros((n_series, 0, n, n))
     used = np.zeros((n_series, 0, m), dtype=np.uint8)
-    return Filtered(np.asarray(pm), np.asarray(pc), np.asarray(fm), np.asarray(fc), np.asarray(log_lik), none,
-                    none.copy(), used, np.zeros((n_series, n, n)), 0)
+    covs = [np.ascontiguousarray(pc[:, :longest + 1]), np.ascontiguousarray(fc[:, :longest])]
+    return Filtered(np.asarray(pm), covs[0], np.asarray(fm), covs[1], np.asarray(log_lik), none, none.copy(), used,
+                    np.zeros((n_series, n, n)), 0)
+
+
+cdef void _catch_up(double *fc, double *pc, size_t size, long *kept, long t) noexcept nogil:
+    """Write the covariances of the steps since they stood still, up to step t."""
+    cdef size_t step = size // sizeof(double)
+    cdef long k
+    for k in range(kept[0], t):
+        memcpy(fc + k * step, fc + (k - 1) * step, size)
+        memcpy(pc + (k + 1) * step, pc + k * step, size)
+    kept[0] = t
 
 
 def _check(y, F, H, Q, R, c, d, x, P, n_steps):

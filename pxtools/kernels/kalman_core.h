@@ -56,7 +56,10 @@ typedef struct {
 } Model;
 
 typedef struct {
-    double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov, *log_lik;
+    /* room for every step; NULL when the log-likelihood alone is wanted */
+    double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov;
+    double *log_lik;
+    long n_kept; /* covariances written: those of later steps equal the last filtered and the last predicted one */
     double *diffuse_cov;         /* (n_steps, n, n), zeros on entry; NULL when nothing is diffuse */
     double *diffuse_filtered_cov; /* likewise */
     unsigned char *diffuse_obs;  /* (n_steps, m), zeros on entry */
@@ -68,9 +71,20 @@ typedef struct {
 typedef struct {
     const double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov, *diffuse_cov;
     const unsigned char *diffuse_obs;
-    long n_diffuse_steps;
+    long n_diffuse_steps, n_kept;
     double *mean, *cov, *r, *N; /* r and N: NULL when they are not wanted */
 } SmootherOut;
+
+/* Write the covariances of the steps since they stood still, up to step t: another row is about to move them. */
+static void catch_up(const Index n, FilterOut *out, long t)
+{
+    const size_t size = n * n * sizeof(double);
+    for (long k = out->n_kept; k < t; k++) {
+        memcpy(out->filtered_cov + k * n * n, out->filtered_cov + (k - 1) * n * n, size);
+        memcpy(out->predicted_cov + (k + 1) * n * n, out->predicted_cov + k * n * n, size);
+    }
+    out->n_kept = t;
+}
 
 /* One row made uncorrelated: element i is present or not, its value less the intercept, its row of H, its variance. */
 typedef struct {

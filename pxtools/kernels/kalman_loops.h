@@ -69,13 +69,16 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
     LOCAL(M, N_STATES, n);
     LOCAL(spread, N_STATES, n);
     LOCAL(P, NN, nn);
+    LOCAL(before, NN, nn);
     LOCAL(W1, NN, nn);
     LOCAL(W2, NN, nn);
+    LOCAL(W3, NN, nn);
     work = lay_row(n, m, work, &row);
     double *gain = work, *bound = gain + m * n, *Pinf = bound + nn, *scratch = Pinf + nn;
     double log_dets = 0.0, settled_inverse[1];
     double *inverse = m == 1 ? settled_inverse : scratch + DIFFUSE_DOUBLES(n, m);
-    int is_settled = 0;
+    int is_settled = 0, was_settled = 0;
+    const int keeps = out->predicted_mean != NULL;
 
     memcpy(x, x0, n * sizeof(double));
     memcpy(P, P0, nn * sizeof(double));
@@ -84,12 +87,29 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
         memcpy(bound, Pinf0, nn * sizeof(double));
     }
     out->n_diffuse_steps = 0;
+    out->n_kept = 0;
+    if (keeps) memcpy(out->predicted_cov, P, nn * sizeof(double));
     for (long t = 0; t < n_steps; t++, y += m) {
         double log_lik = 0.0;
-        memcpy(out->predicted_mean + t * n, x, n * sizeof(double));
-        memcpy(out->predicted_cov + t * nn, P, nn * sizeof(double));
+        if (keeps) memcpy(out->predicted_mean + t * n, x, n * sizeof(double));
         prepare_row(n, m, model, t, y, &row);
         is_settled = is_settled && row.n_present == m;
+        if (keeps && was_settled && !is_settled) catch_up(n, out, t);
+        was_settled = is_settled;
+        if (is_settled) {
+            double squares = 0.0;
+            for (Index i = 0; i < m; i++) {
+                const double v = row.y[i] - dot(n, row.H + i * n, x);
+                for (Index j = 0; j < n; j++) x[j] += gain[i * n + j] * v;
+                squares += v * v * inverse[i];
+            }
+            out->log_lik[t] = -0.5 * (log_dets + squares);
+            if (keeps) memcpy(out->filtered_mean + t * n, x, n * sizeof(double));
+            NAME(predict_mean)(n, model, t, x, next);
+            memcpy(x, next, n * sizeof(double));
+            continue;
+        }
+        if (may_settle) memcpy(before, P, nn * sizeof(double));
         if (left) {
             memcpy(out->diffuse_cov + t * nn, Pinf, nn * sizeof(double));
             left = diffuse_update(n, m, &row, x, P, Pinf, bound, left, out->diffuse_obs + t * m, &log_lik,
@@ -99,20 +119,6 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
             memcpy(out->diffuse_filtered_cov + t * nn, Pinf, nn * sizeof(double));
             left = diffuse_predict(n, model->F + t * model->F_step, Pinf, bound, left, scratch);
             out->n_diffuse_steps = t + 1;
-        } else if (is_settled) {
-            double squares = 0.0;
-            for (Index i = 0; i < m; i++) {
-                const double v = row.y[i] - dot(n, row.H + i * n, x);
-                for (Index j = 0; j < n; j++) x[j] += gain[i * n + j] * v;
-                squares += v * v * inverse[i];
-            }
-            log_lik = -0.5 * (log_dets + squares);
-            memcpy(out->filtered_mean + t * n, x, n * sizeof(double));
-            memcpy(out->filtered_cov + t * nn, out->filtered_cov + (t - 1) * nn, nn * sizeof(double));
-            NAME(predict_mean)(n, model, t, x, next);
-            memcpy(x, next, n * sizeof(double));
-            out->log_lik[t] = log_lik;
-            continue;
         } else {
             double det = 1.0;
             log_dets = 0.0;
@@ -146,29 +152,24 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
             log_lik -= 0.5 * log_dets;
         }
         out->log_lik[t] = log_lik;
-        memcpy(out->filtered_mean + t * n, x, n * sizeof(double));
-        memcpy(out->filtered_cov + t * nn, P, nn * sizeof(double));
+        if (keeps) {
+            memcpy(out->filtered_mean + t * n, x, n * sizeof(double));
+            memcpy(out->filtered_cov + t * nn, P, nn * sizeof(double));
+        }
         NAME(predict_mean)(n, model, t, x, next);
         memcpy(x, next, n * sizeof(double));
-#if N_STATES > 0
-        {
-            double after[NN];
-            NAME(predict_cov)(n, model, t, P, after, W1, W2);
-            memcpy(P, after, nn * sizeof(double));
-        }
-#else
-        NAME(predict_cov)(n, model, t, out->filtered_cov + t * nn, P, W1, W2);
-#endif
-        if (may_settle && !left && row.n_present == m)
-            is_settled = NAME(has_settled)(n, P, out->predicted_cov + t * nn);
+        NAME(predict_cov)(n, model, t, P, W3, W1, W2);
+        memcpy(P, W3, nn * sizeof(double));
+        if (keeps) memcpy(out->predicted_cov + (t + 1) * nn, P, nn * sizeof(double));
+        out->n_kept = t + 1;
+        if (may_settle && !left && row.n_present == m) is_settled = NAME(has_settled)(n, P, before);
     }
-    memcpy(out->predicted_mean + n_steps * n, x, n * sizeof(double));
-    memcpy(out->predicted_cov + n_steps * nn, P, nn * sizeof(double));
+    if (keeps) memcpy(out->predicted_mean + n_steps * n, x, n * sizeof(double));
     if (left) memcpy(out->last_diffuse_cov, Pinf, nn * sizeof(double));
 }
 
 #define FILTER_DOUBLES(n, m) \
-    (4 * (n) + 5 * (n) * (n) + ROW_DOUBLES(n, m) + (m) * (n) + DIFFUSE_DOUBLES(n, m) + (m) + 8)
+    (4 * (n) + 7 * (n) * (n) + ROW_DOUBLES(n, m) + (m) * (n) + DIFFUSE_DOUBLES(n, m) + (m) + 8)
 
 /* The gains and innovations of a row, from the predicted moments; x and P end as the filtered ones, K holds M / f. */
 ALWAYS_INLINE void NAME(row_gains)(const Index n, const Index m, const Row *row, double *x, const double *P_t,
@@ -226,17 +227,19 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
     transpose(n, model->F, Ft);
     int was_complete = 0, is_settled = 0, was_settled = 0;
     for (long t = n_steps - 1; t >= 0; t--) {
-        const double *x_t = out->predicted_mean + t * n, *P_t = out->predicted_cov + t * nn;
+        const long last = out->n_kept;
+        const double *x_t = out->predicted_mean + t * n, *P_t = out->predicted_cov + (t < last ? t : last) * nn;
         const int is_diffuse = t < out->n_diffuse_steps;
         prepare_row(n, m, model, t, y + t * m, &row);
         /* where the filter stood still, the gains of the step after serve again; soon N stands still too */
         const int is_complete = model->is_constant && !is_diffuse && row.n_present == m;
-        const int repeats = is_complete && was_complete && memcmp(P_t, P_t + nn, nn * sizeof(double)) == 0;
+        const int repeats =
+            is_complete && was_complete && (t >= last || memcmp(P_t, P_t + nn, nn * sizeof(double)) == 0);
         is_settled = is_settled && repeats;
         was_settled = is_settled;
         was_complete = is_complete;
         /* from the filtered moments: the predicted ones may be huge, and their difference from the smoothed lost */
-        const double *Pf = out->filtered_cov + t * nn;
+        const double *Pf = out->filtered_cov + (t < last ? t : last - 1) * nn;
         double *mean = out->mean + t * n, *cov = out->cov + t * nn;
         times_vector(n, Pf, r, Nk);
         for (Index j = 0; j < n; j++) mean[j] = out->filtered_mean[t * n + j] + Nk[j];

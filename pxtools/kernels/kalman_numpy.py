@@ -264,6 +264,7 @@ def univariate_smoother(
     Smoothed
     """
     n_series, n_steps, _ = y.shape
+    filtered = filtered.complete()
     n, n_diffuse = F.shape[1], filtered.diffuse_cov.shape[1]
     mean, cov = np.empty((n_series, n_steps, n)), np.empty((n_series, n_steps, n, n))
     r_all, N_all = np.empty_like(mean), np.empty_like(cov)

@@ -30,11 +30,12 @@ STEADY = 4e-16
 class Filtered(NamedTuple):
     """The forward pass.
 
-    predicted_mean (n_series, n_steps + 1, n_states), predicted_cov, filtered_mean (n_series, n_steps, n_states),
-    filtered_cov, log_likelihood (n_series, n_steps); the diffuse part of the predicted and of the filtered
-    covariance for the first steps (n_series, n_diffuse_steps, n_states, n_states) and 1 for each observation in them
-    that served to end it (n_series, n_diffuse_steps, n_obs); the final diffuse part; how many innovation variances
-    lost over ten digits.
+    predicted_mean (n_series, n_steps + 1, n_states), predicted_cov (n_series, n_kept + 1, n_states, n_states),
+    filtered_mean (n_series, n_steps, n_states), filtered_cov (n_series, n_kept, n_states, n_states): once the
+    covariances stand still they are kept no longer, and the last one serves for all later steps; `complete` repeats it.
+    log_likelihood (n_series, n_steps); the diffuse part of the predicted and of the filtered covariance for the first
+    steps (n_series, n_diffuse_steps, n_states, n_states) and 1 for each observation in them that served to end it
+    (n_series, n_diffuse_steps, n_obs); the final diffuse part; how many innovation variances lost over ten digits.
     """
 
     predicted_mean: Array
@@ -47,6 +48,21 @@ class Filtered(NamedTuple):
     diffuse_obs: NDArray[np.uint8]
     last_diffuse_cov: Array
     n_cancelled: int
+
+    def complete(self) -> Filtered:
+        """Return the same with a covariance for every step."""
+        n_steps = self.filtered_mean.shape[1]
+        if self.filtered_cov.shape[1] == n_steps:
+            return self
+        return self._replace(
+            predicted_cov=repeated(self.predicted_cov, n_steps + 1), filtered_cov=repeated(self.filtered_cov, n_steps)
+        )
+
+
+def repeated(part: Array, n_steps: int) -> Array:
+    """Return an array (n_series, n_kept, …) with its last step repeated until there are `n_steps`."""
+    more = np.broadcast_to(part[:, -1:], (len(part), n_steps - part.shape[1], *part.shape[2:]))
+    return np.concatenate([part, more], axis=1)
 
 
 class Smoothed(NamedTuple):
