@@ -24,6 +24,9 @@ from pxtools.errors import PxClusterError
 #: that misses too many: at ten pings a second that must be hours, not a second, or a busy engine is lost.
 FAST_START = ["--ping=100", "--HeartMonitor.max_heartmonitor_misses=100000"]
 
+#: The hub keeps every result that came over the wire, up to a gigabyte. Nobody asks it for them.
+SMALL_HUB = ["--DictDB.size_limit=67108864"]
+
 #: environment variables by which BLAS and OpenMP libraries are told their number of threads
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
@@ -142,7 +145,7 @@ def start(
     if cluster_id is not None:
         settings["cluster_id"] = cluster_id
     try:
-        cluster = ipp.Cluster(controller_args=FAST_START, **settings)
+        cluster = ipp.Cluster(controller_args=[*FAST_START, *SMALL_HUB], **settings)
     except Exception as error:
         raise PxClusterError(f"no engines of the kind `{engines}`: {error}") from error
     return _bring_up(cluster, n, timeout_s)
