@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pxtools.expr.emit import Mat
 from pxtools.expr.ir import Expr
 from pxtools.expr.patterns import walk
+from pxtools.expr.scalars import ADD
 from pxtools.expr.values import Value
 
 if TYPE_CHECKING:
@@ -25,31 +26,40 @@ def block_size(n_states: int, n_obs: int) -> int:
     return min(n_obs, max(32, min(512, -(-n_states // 10 // 32) * 32)))
 
 
+#: the posterior, the gain times something, log det Z and v.T*Z.I*v
+ASKED = ("post", "gain", "zlogdet", "zquad")
+
+
 @dataclass
 class _Ask:
-    """What the formulas want of one conditioning: the posterior, and the gain applied to some right-hand sides."""
+    """What the formulas want of one conditioning; `sides` are the right-hand sides of gains and squares."""
 
     prior: Expr
     load: Expr
     noise: Expr
-    post: list[Expr]
-    gains: list[Expr]
+    wanted: list[Expr]
+
+    def of(self, op: str) -> list[Expr]:
+        return [node for node in self.wanted if node.op == op]
+
+    @property
+    def sides(self) -> list[Expr]:
+        return list(dict.fromkeys(node.args[3] for node in self.wanted if len(node.args) > 3))
 
 
 def plan_conditioning(planner: Planner, node: Expr) -> None:
-    """Plan a `post` or `gain` expression together with all others of the same conditioning."""
+    """Plan one of the `ASKED` expressions together with all others of the same conditioning."""
     key, how = node.args[:3], node.data
     prior, load, noise = key
-    related = [e for e in walk(planner.roots) if e.op in ("post", "gain") and e.args[:3] == key and e.data == how]
-    free = [e for e in related if e is node or not _leans_on(e, related)]
-    ask = _Ask(prior, load, noise, [e for e in free if e.op == "post"], [e for e in free if e.op == "gain"])
-    for gain in ask.gains:
-        planner.value(gain.args[3])
+    related = [e for e in walk(planner.roots) if e.op in ASKED and e.args[:3] == key and e.data == how]
+    ask = _Ask(prior, load, noise, [e for e in related if e is node or not _leans_on(e, related)])
+    for side in ask.sides:
+        planner.value(side)
     (_plan_sequential if how == "sequential" else _plan_sqrt)(planner, ask)
 
 
 def _leans_on(node: Expr, others: list[Expr]) -> bool:
-    return node.op == "gain" and any(other in walk([node.args[3]]) for other in others)
+    return len(node.args) > 3 and any(other in walk([node.args[3]]) for other in others)
 
 
 # -- one block of observations after another ---------------------------------------------------------------------------
@@ -90,7 +100,9 @@ def _plan_sequential(planner: Planner, ask: _Ask) -> None:
     load = planner.value(ask.load)
     cov = planner.copy(planner.value(ask.prior, half_ok=True).stored, half=True)
     n = ask.prior.rows
-    states = [emit.buffer(n, gain.cols) for gain in ask.gains]
+    states = {side: emit.buffer(n, side.cols) for side in ask.sides}
+    squares: dict[Expr, list[int]] = {quad.args[3]: [] for quad in ask.of("zquad")}
+    logs: list[int] = []
     for block in blocks:
         rows = load.part(block.start, 0, block.size, n)
         cross = emit.buffer(block.size, n, trans=load.trans)
@@ -98,17 +110,31 @@ def _plan_sequential(planner: Planner, ask: _Ask) -> None:
         root = _block_root(planner, block, cross, rows)
         emit.triangle("trsm", root, True, cross, right=False)
         emit.syrk(cross.T, cov, alpha=emit.constant(-1.0), beta=1)
-        for gain, state in zip(ask.gains, states, strict=True):
-            right = planner.value(gain.args[3]).part(block.start, 0, block.size, gain.cols)
-            rest = planner.copy(right)
+        if ask.of("zlogdet"):
+            logs.append(emit.logdet(root.diagonal, alpha=emit.constant(2.0)))
+        for side, state in states.items():
+            rest = planner.copy(planner.value(side).part(block.start, 0, block.size, side.cols))
             if block.start:
                 emit.gemm(rows, state, rest, alpha=emit.constant(-1.0), beta=1)
             emit.triangle("trsm", root, True, rest, right=False)
             emit.gemm(cross.T, rest, state, beta=int(block.start > 0))
-    for post in ask.post:
+            if side in squares:
+                squares[side].append(emit.dot(rest, rest))
+    for post in ask.of("post"):
         planner.store(post, Value(cov, half=True))
-    for gain, state in zip(ask.gains, states, strict=True):
-        planner.store(gain, Value(state))
+    for gain in ask.of("gain"):
+        planner.store(gain, Value(states[gain.args[3]]))
+    for node in ask.of("zlogdet"):
+        planner.numbers[node] = _total(planner, logs)
+    for node in ask.of("zquad"):
+        planner.numbers[node] = _total(planner, squares[node.args[3]])
+
+
+def _total(planner: Planner, positions: list[int]) -> int:
+    total = positions[0]
+    for position in positions[1:]:
+        total = planner.emit.scalar(ADD, total, position)
+    return total
 
 
 def _block_root(planner: Planner, block: _NoiseBlock, cross: Mat, rows: Mat) -> Mat:
@@ -145,11 +171,11 @@ def _plan_sqrt(planner: Planner, ask: _Ask) -> None:
     emit.fill(clean, 0, above=True)
     emit.axpby(clean.T, state_root)
     _array_qr(planner, top, below, cross, state_root)
-    for post in ask.post:
+    for post in ask.of("post"):
         cov = emit.buffer(n, n)
         emit.syrk(state_root.T, cov)
         planner.store(post, Value(cov, half=True))
-    for gain in ask.gains:
+    for gain in ask.of("gain"):
         rest = planner.copy(planner.value(gain.args[3]))
         emit.triangle("trsm", top.T, True, rest, right=False)
         state = emit.buffer(n, gain.cols)

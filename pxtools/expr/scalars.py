@@ -38,6 +38,11 @@ def plan_scalar(planner: Planner, node: Expr) -> int:
             return emit.dot(planner.value(node.args[0], half_ok=True), None)
         case "trace":
             return _trace(planner, node.args[0])
+        case "zlogdet" | "zquad":
+            from pxtools.expr.conditioning import plan_conditioning
+
+            plan_conditioning(planner, node)
+            return planner.numbers[node]
         case "logdet" | "det":
             return _determinant(planner, node.args[0], node.op == "det")
     raise AssertionError(node.op)

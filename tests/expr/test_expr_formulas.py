@@ -94,3 +94,21 @@ def test_ensemble_analysis_is_the_kalman_gain_of_the_sample_covariance(n, k, q, 
     wanted = X + P @ H.T @ np.linalg.solve(H @ P @ H.T + R, Y - H @ X)
     found = ensemble_analysis(X, Y, observation_matrix=H, observation_cov=np.diag(R) if is_diagonal else R)
     np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(("n", "k"), [(30, 20), (20, 130), (3, 700), (7, 1)])
+def test_observations_one_after_another_give_the_likelihood_without_a_large_factor(n, k):
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(k)
+    root, H, R = rng.standard_normal((n, n)), rng.standard_normal((k, n)), rng.uniform(0.5, 2.0, k)
+    mean, cov, y = rng.standard_normal(n), root @ root.T / n + np.eye(n), rng.standard_normal(k)
+    update = kalman_update(
+        mean, cov, y, observation_matrix=H, observation_cov=R, form="sequential", log_likelihood=True
+    )
+    truth = stats.multivariate_normal(H @ mean, H @ cov @ H.T + np.diag(R)).logpdf(y)
+    assert update.log_likelihood == pytest.approx(truth, rel=1e-12)
+    plan = kalman_formula("sequential", True, True).plan
+    factors = [step for step in plan.steps if step.op == "potrf"]
+    assert sum(step.n for step in factors) == k
+    assert max(step.n for step in factors) <= max(32, n)
+    assert plan.form == "sequential"
