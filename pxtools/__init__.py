@@ -10,6 +10,7 @@ from typing import Any
 from pxtools._version import __version__
 
 _API = (
+    "Box",
     "clear",
     "client",
     "cluster",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pxtools.languages.cython_build import CythonFlags
+from pxtools.sampling.starts import Box as _Box
 from pxtools.session.core import Session
 from pxtools.session.cython import CythonResult, cython_on
 from pxtools.session.doctor import Findings, examine
@@ -132,6 +133,10 @@ def map(
 ) -> list[Any]:
     """Map over the engines, balanced, in order; see `pxtools.session.mapping.map_on`."""
     return map_on(current_session(), function, *iterables, timeout_s=timeout, **options)
+
+
+#: start points in a box, for `sample(initial=...)`
+Box = _Box
 
 
 def sample(function: Callable[..., Any], *, timeout: float | None = None, **options: Any) -> Any:
