@@ -11,6 +11,7 @@ from pxtools._version import __version__
 
 _API = (
     "background",
+    "Box",
     "clear",
     "client",
     "cluster",

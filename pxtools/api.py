@@ -15,6 +15,7 @@ from typing import Any
 
 from pxtools.engines import waiting
 from pxtools.languages.cython_build import CythonFlags
+from pxtools.sampling.starts import Box as _Box
 from pxtools.session.blocks import call_in_blocks
 from pxtools.session.core import Session
 from pxtools.session.cython import CythonResult, cython_on
@@ -178,6 +179,10 @@ def within(seconds: float) -> AbstractContextManager[Any]:
     ...     push("a")
     """
     return waiting.within(seconds)
+
+
+#: start points in a box, for `sample(initial=...)`
+Box = _Box
 
 
 def sample(function: Callable[..., Any], *, timeout: float | None = None, **options: Any) -> Any:

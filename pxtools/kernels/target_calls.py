@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pxtools.errors import TargetError
 
@@ -58,6 +59,23 @@ def checked_number(target: Callable[..., Any], result: object, point: Sequence[f
             f"{_remedy(result)}"
         )
     return number
+
+
+def as_values(function: Callable[..., Any], values: NDArray[Any], n_points: int) -> NDArray[np.float64]:
+    """Return one float64 per point.
+
+    Raises
+    ------
+    TargetError
+        Another shape, or no real numbers.
+    """
+    if values.shape != (n_points,) or values.dtype.kind not in "fiub":
+        raise TargetError(
+            f"{name_of(function)}(points), with points of {n_points} rows, returned an array of shape {values.shape} "
+            f"and type {values.dtype}, where shape ({n_points},) of real numbers is needed.\n"
+            f"Return one number per row: `.sum(axis=1)`, or leave --vectorized out."
+        )
+    return np.ascontiguousarray(values, dtype=np.float64)
 
 
 def _described(result: object) -> str:

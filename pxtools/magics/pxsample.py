@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections import ChainMap
 from typing import Any
 
 from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_var_expand
@@ -13,7 +14,7 @@ from pxtools.errors import PxUsageError
 from pxtools.magics.common import PxMagics, evaluate, read_line
 from pxtools.magics.language import name_r_functions, r_functions
 from pxtools.magics.pxmap import expressions
-from pxtools.sampling import Samples
+from pxtools.sampling import Box, Samples
 from pxtools.session.sampling import Sampling, sample
 
 
@@ -26,7 +27,7 @@ class PxSample(PxMagics):
     @line_magic
     @magic_arguments()
     @argument("--density", action="store_true", help="The target returns a density, not a log-density.")
-    @argument("--initial", help="Start points: an expression, (n_chains, n_params) or one point for all chains.")
+    @argument("--initial", help="Start points: (n_chains, n_params), one point, Box((-1, 1), ...), function, Samples.")
     @argument("--step", default="0.1", help="rwm: half-width of the uniform box (an expression; one or per parameter).")
     @argument("--draws", type=int, help="Draws kept per chain (default 1000); with --until the most.")
     @argument("--warmup", type=int, help="Steps discarded per chain (auto: 1000, or 300 a parameter; rwm: 100).")
@@ -36,10 +37,12 @@ class PxSample(PxMagics):
     @argument("--seed", type=int, help="Draws are the same for a seed on any number of engines.")
     @argument("--bounds", help="Hard bounds: (low, high), one pair per parameter, or a dict by name.")
     @argument("--periodic", help="Parameters that go round at their bounds: a,b.")
+    @argument("--transform", action="store_true", help="Walk without bounds: log or logit of the bounded parameters.")
     @argument("--scale", type=float, default=1.0, help="Spread of random starts where there are no bounds.")
     @argument("--scalar", action=argparse.BooleanOptionalAction, help="Call it with floats, or (--no-scalar) a vector.")
     @argument("--vectorized", action="store_true", help="The target takes (n_points, n_params), returns (n_points,).")
     @argument("--names", help="Parameter names: a,b,c.")
+    @argument("--blobs", help="Names of the extra outputs that the target returns in a tuple: a,b.")
     @argument("--tier", default="auto", help="auto, python or numba: what a Python function is made into.")
     @argument("--until", help='Stop when met: "rhat<1.01 ess>1000" (measures: rhat, ess, ess_bulk, ess_tail, mcse).')
     @argument("--timeout", type=float, help="Stop after so many seconds, and keep the draws.")
@@ -66,6 +69,8 @@ class PxSample(PxMagics):
         args = read_line(self.pxsample, name_r_functions(line), one_expression)
         target = one_expression(args.rest)
         names = r_functions(self.session, self.names(local_ns), args.targets)
+        if "Box" not in names:
+            names = ChainMap({"Box": Box, **names.maps[0]}, names.maps[-1])
 
         def value(text: str | None) -> Any:
             return None if text is None else evaluate(one_expression(text), names)
@@ -82,6 +87,7 @@ class PxSample(PxMagics):
             scalar=args.scalar,
             vectorized=args.vectorized,
             names=args.names.split(",") if args.names else None,
+            blobs=args.blobs.split(",") if args.blobs else None,
             targets=args.targets,
             tier=args.tier,
             timeout_s=args.timeout,
@@ -99,6 +105,7 @@ class PxSample(PxMagics):
             initial=value(args.initial),
             bounds=value(args.bounds),
             periodic=args.periodic.split(",") if args.periodic else None,
+            transform=args.transform,
             scale=args.scale,
             seed=args.seed,
             sampler=args.sampler,

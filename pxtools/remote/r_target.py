@@ -13,7 +13,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from pxtools.errors import PxRError, PxUsageError, TargetError
+from pxtools.errors import PxRError, PxUsageError
+from pxtools.kernels.calls_numpy import result_at, value_at
+from pxtools.kernels.rwm_numpy import walk
+from pxtools.kernels.target_calls import as_values, checked_number, refuse_value
 from pxtools.remote.engine import Engine, Message
 from pxtools.remote.engine import current as current_engine
 from pxtools.remote.r_runner import R, interruptible
@@ -46,6 +49,17 @@ local({
         if (!is.null(result)) results[[k]] <- result
       }
       results
+    }),
+    rows = function(name, points, flags) guarded(function(mark) {
+      f <- get(name, globalenv(), mode = "function")
+      if (flags[2]) return(f(points))
+      values <- numeric(nrow(points))
+      for (k in seq_len(nrow(points))) {
+        new <- if (flags[1]) do.call(f, as.list(points[k, ])) else f(points[k, ])
+        if (!is.numeric(new) || length(new) != 1L) return(list(bad = k))
+        values[k] <- new
+      }
+      values
     }),
     walk = function(name, x, value, u, box, flags, first, thin, n_kept) guarded(function(mark) {
       f <- get(name, globalenv(), mode = "function")
@@ -131,6 +145,34 @@ class RFunction:
             raise error
         return [converter.from_r(value, f"the value of {self.__name__}") for value in answer["value"]]
 
+    def rows(self, points: NDArray[np.float64], *, is_scalar: bool, is_vectorized: bool) -> NDArray[np.float64]:
+        """Return its values at many points in one call of R: the loop runs there, or the function takes the matrix.
+
+        Parameters
+        ----------
+        points : (n_points, n_params) array
+            One point a row.
+        is_scalar, is_vectorized : bool
+            It takes a number per parameter; or the whole matrix, and returns a number per row.
+
+        Raises
+        ------
+        PxRError
+            An error in R, at some point.
+        TargetError
+            No number, or not one per row.
+        """
+        r, converter = _current(), Converter()
+        flags = converter.to_r(np.array([is_scalar, is_vectorized]), "flags")
+        answer = _call(r, "rows", r.text(self.name), converter.to_r(points, "points"), flags)
+        if "message" in answer:
+            raise PxRError(f"{self.__name__}: {answer['message'][0]}")
+        values = np.asarray(converter.from_r(answer["value"], f"the value of {self.__name__}"), dtype=object)
+        if values.shape != (len(points),) and not is_vectorized:
+            point = points[int(answer["value"][0][0]) - 1].tolist()
+            checked_number(self, result_at(self, point, is_scalar), point, is_scalar)
+        return as_values(self, np.array(values.tolist()), len(points))
+
     def walk(
         self,
         x: NDArray[np.float64],
@@ -151,13 +193,15 @@ class RFunction:
     ) -> float:
         """Walk inside R: the twin of `pxtools.kernels.rwm_numpy.walk`, with the same random numbers.
 
-        An error of the function in R ends the walk; `on_error` is not asked.
+        A block of steps in which the function raises an error is walked again from here, a call for each step, with
+        `on_error` to decide.
         """
         r, converter = _current(), Converter()
         flags, boxed = converter.to_r(np.array([is_density, is_scalar]), "flags"), converter.to_r(box, "box")
         kept, next_kept = 0, first_kept
         for done in range(0, n_steps, BLOCK):
             n = min(BLOCK, n_steps - done)
+            bits = generator.bit_generator.state
             uniforms = converter.to_r(generator.random((n, x.size + 1)), "u")
             first = next_kept - done
             n_kept = 0 if first > n else (n - first) // thin + 1
@@ -167,7 +211,13 @@ class RFunction:
                 r, "walk", r.text(self.name), start, r.ri.FloatSexpVector([value]), uniforms, boxed, flags, *numbers
             )
             if "message" in answer:
-                raise TargetError(f"`{self.__name__}` raised an error in R: {answer['message'][0]}")
+                generator.bit_generator.state = bits
+                options = {"box": box, "is_density": is_density, "is_scalar": is_scalar, "counts": counts}
+                options |= {"first_kept": first, "thin": thin, "first_nan": first_nan, "on_error": on_error}
+                part = slice(kept, kept + n_kept)
+                value = walk(self, x, value, n, generator, draws=draws[part], values=values[part], **options)
+                kept, next_kept = kept + n_kept, next_kept + n_kept * thin
+                continue
             held = dict(zip(answer["value"].names, answer["value"], strict=True))
             if "bad" in held:
                 self._refuse(r, list(held["bad"]), is_density, is_scalar)
@@ -184,9 +234,6 @@ class RFunction:
 
     def _refuse(self, r: R, point: list[float], is_density: bool, is_scalar: bool) -> None:
         """Raise what the same value of a Python function would raise."""
-        from pxtools.kernels.calls_numpy import value_at
-        from pxtools.kernels.target_calls import refuse_value
-
         value = value_at(self, point, is_scalar)
         refuse_value(self, value, point, is_scalar, is_density)
 

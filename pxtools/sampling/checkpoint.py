@@ -17,7 +17,7 @@ from pxtools.errors import PxUsageError
 from pxtools.sampling.plan import SamplePlan
 from pxtools.sampling.samplers import Chunk
 
-MAGIC = b"pxtools checkpoint 1\n"
+MAGIC = b"pxtools checkpoint 2\n"
 #: what may differ between a run and its continuation
 _FREE = {"draws", "notes"}
 
@@ -61,7 +61,10 @@ def _joined(chunks: Sequence[Chunk]) -> list[Chunk]:
     if not chunks:
         return []
     draws = np.concatenate([chunk.draws for chunk in chunks], axis=1)
-    return [Chunk(draws, np.concatenate([chunk.values for chunk in chunks], axis=1), chunks[-1].state)]
+    values = np.concatenate([chunk.values for chunk in chunks], axis=1)
+    names = chunks[-1].blobs  # every chunk has them
+    blobs = {name: np.concatenate([chunk.blobs[name] for chunk in chunks], axis=1) for name in names}
+    return [Chunk(draws, values, chunks[-1].state, blobs)]
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:

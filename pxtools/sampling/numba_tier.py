@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pxtools.errors import PxUsageError
-from pxtools.kernels.calls_numpy import value_at
+from pxtools.kernels.calls_numpy import result_at, value_at
+from pxtools.sampling.blobs import has_blobs
 from pxtools.sampling.group import stream
 from pxtools.sampling.plan import SamplePlan
 from pxtools.sampling.pointers import CTarget
@@ -79,13 +80,16 @@ def choose_tier(target: Target, plan: SamplePlan, tier: str = "auto") -> tuple[T
 
 def _disagreement(target: Target, compiled: Target, plan: SamplePlan) -> str | None:
     """Compare at random points around the starts; return why Numba is not to be trusted, or None."""
+    points = _points(plan)
+    if any(_has_blobs(target, point) for point in points[:LEAST_POINTS]):
+        return "it returns extra outputs, which are for Python"
     try:
         compiled.caller  # noqa: B018  compiles
     except Exception as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
         return f"Numba does not compile it ({first[0][:120]})"
     n_inside = 0
-    for point in _points(plan):
+    for point in points:
         try:
             mine = value_at(target.function, point, target.is_scalar)
         except Exception:
@@ -97,6 +101,13 @@ def _disagreement(target: Target, compiled: Target, plan: SamplePlan) -> str | N
             return f"Numba gives {its!r} where Python gives {mine!r}, at {point}"
         n_inside += math.isfinite(mine)
     return None if n_inside >= LEAST_POINTS else f"only {n_inside} of {POINTS} points to compare at are in its support"
+
+
+def _has_blobs(target: Target, point: list[float]) -> bool:
+    try:
+        return has_blobs(result_at(target.function, point, target.is_scalar))
+    except Exception:
+        return False
 
 
 def _points(plan: SamplePlan) -> list[list[float]]:

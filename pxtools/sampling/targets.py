@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pxtools.errors import PxUsageError, TargetError
 from pxtools.kernels.calls_numpy import result_at
-from pxtools.kernels.target_calls import call_text, checked_number, is_refused, name_of, refuse_value
+from pxtools.kernels.target_calls import as_values, call_text, checked_number, is_refused, name_of, refuse_value
 from pxtools.sampling.blobs import Blobs, has_blobs
 from pxtools.sampling.pointers import source_of
 
@@ -213,23 +213,6 @@ class _Rows:
         result = self.function(points)
         _refuse_blobs(self.function, result)
         return as_values(self.function, np.asarray(result), len(points))
-
-
-def as_values(function: Callable[..., Any], values: NDArray[Any], n_points: int) -> NDArray[np.float64]:
-    """Return one float64 per point.
-
-    Raises
-    ------
-    TargetError
-        Another shape, or no real numbers.
-    """
-    if values.shape != (n_points,) or values.dtype.kind not in "fiub":
-        raise TargetError(
-            f"{name_of(function)}(points), with points of {n_points} rows, returned an array of shape {values.shape} "
-            f"and type {values.dtype}, where shape ({n_points},) of real numbers is needed.\n"
-            f"Return one number per row: `.sum(axis=1)`, or leave --vectorized out."
-        )
-    return np.ascontiguousarray(values, dtype=np.float64)
 
 
 def _refuse_blobs(function: Callable[..., Any], result: object) -> None:

@@ -94,12 +94,11 @@ class _Blocks:
 
     def __enter__(self) -> _Blocks:
         title = f"{self.formula.name} on {name_engines(self.engines)}"
-        self.display = self.session.progress(title) if self.session.progress else None
+        self.display = self.session.progress(title)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.display is not None:
-            self.display.close()
+        self.display.close()
         wire = self.session.wire
         alive = [i for i in self.engines if i in wire.ids]
         wire.submit("pxtools.remote.work.release", {i: {"token": self.token} for i in alive})
@@ -234,5 +233,4 @@ class _Blocks:
         return ("kept", label) if label in kept else ("held", self.there)
 
     def _say(self, text: str, fraction: float) -> None:
-        if self.display is not None:
-            self.display.update(text, fraction)
+        self.display.update(text, fraction)

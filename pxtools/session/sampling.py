@@ -22,7 +22,7 @@ from pxtools.session.failures import to_exception
 from pxtools.session.handle import Handle
 from pxtools.session.pool import Pool
 
-ADVANCE = "pxtools.sampling.samplers.advance"
+ADVANCE = "pxtools.sampling.samplers.advance_all"
 
 #: steps of a group's first chunk, when nothing is known about the target's speed
 _FIRST_CHUNK = 100
@@ -63,6 +63,7 @@ def sample(
     scalar: bool | None = None,
     vectorized: bool = False,
     names: Sequence[str] | None = None,
+    blobs: Sequence[str] | None = None,
     targets: Any = None,
     tier: str = "auto",
     timeout_s: float | None = None,
@@ -80,8 +81,9 @@ def sample(
     ----------
     function
         A Python or Cython callable of one vector or of one float per parameter.
-    density, scalar, vectorized, names
-        See `pxtools.sampling.resolve_target`: a density in place of a log-density, how it is called, parameter names.
+    density, scalar, vectorized, names, blobs
+        See `pxtools.sampling.resolve_target`: a density in place of a log-density, how it is called, names of its
+        parameters and extra outputs.
     targets
         Engines to use; the draws are the same for any number of them.
     tier
@@ -97,7 +99,8 @@ def sample(
     on_partial
         Called with the draws that there are when the run is interrupted.
     **options
-        Of `pxtools.sampling.make_plan`: draws, warmup, chains, thin, step, initial, bounds, scale, seed, sampler.
+        Of `pxtools.sampling.make_plan`: draws, warmup, chains, thin, step, initial, bounds, periodic, transform,
+        scale, seed, sampler.
 
     Returns
     -------
@@ -116,7 +119,7 @@ def sample(
     ending = Ending(None if until is None else read_until(until), timeout_s, checkpoint, resume)
     if resume and checkpoint is None:
         raise PxUsageError("--resume needs the file to go on from.\nType --checkpoint FILE --resume.")
-    target = resolve_target(function, density=density, scalar=scalar, vectorized=vectorized, names=names)
+    target = resolve_target(function, density=density, scalar=scalar, vectorized=vectorized, names=names, blobs=blobs)
     stored = read(checkpoint) if resume and checkpoint is not None and os.path.exists(checkpoint) else None
     if stored is not None and options.get("seed") is None:
         options["seed"] = stored.plan.seed
@@ -127,7 +130,8 @@ def sample(
     target, tier_notes = choose_tier(target.with_size(len(plan.names)), plan, tier)
     packed, gathering = session.gatherer(local).pack_value(target)
     gathering.more_modules |= packed.modules
-    run = _Run(session, plan, target.tier, ending)
+    n_bundles = len(engines) if target.rows is not None else plan.n_groups
+    run = _Run(session, plan, target.tier, ending, n_bundles)
     run.notes += tier_notes
     if stored is not None:
         check_same(stored, plan, target.tier, checkpoint)
@@ -181,15 +185,30 @@ def carry_out(run: _Run, pool: Pool) -> Samples:
     return run.samples()
 
 
+def _bundles(steps_done: Sequence[int], n_bundles: int) -> list[tuple[int, ...]]:
+    """Return which groups go together: as even as can be, and only those that have come equally far.
+
+    A target that is asked for many points at once is quicker the more groups an engine has; any other gets a group at
+    a time, so that no engine waits for another. Draws do not depend on it.
+    """
+    bundles = []
+    for done in sorted(set(steps_done)):
+        groups = [group for group, own in enumerate(steps_done) if own == done]
+        count = min(n_bundles, len(groups))
+        bundles += [tuple(groups[k * len(groups) // count : (k + 1) * len(groups) // count]) for k in range(count)]
+    return bundles
+
+
 class _Run:
     """The chunks of one run as they come in."""
 
-    def __init__(self, session: Session, plan: Any, tier: str, ending: Ending) -> None:
+    def __init__(self, session: Session, plan: Any, tier: str, ending: Ending, n_bundles: int) -> None:
         self.plan = plan
+        self.n_bundles = n_bundles
         self.tier = tier
         self.ending = ending
         self.chunks: list[list[Any]] = [[] for _ in range(plan.n_groups)]
-        self.sizes = [_FIRST_CHUNK] * plan.n_groups
+        self.sizes: dict[tuple[int, ...], int] = {}
         self.began = time.perf_counter()
         self.engine_seconds = 0.0
         self.notes: list[str] = []
@@ -200,16 +219,17 @@ class _Run:
     def walk(self, pool: Pool) -> None:
         """Bring all groups to the next look, until the goals are met or all steps are done."""
         try:
-            states = start_groups(self.plan)
+            first = start_groups(self.plan)
             while True:
                 goal = self._goal()
-                for group, chunks in enumerate(self.chunks):
-                    self._submit(pool, group, chunks[-1].state if chunks else states[group], goal)
-                for group, reply in pool.completed(self._tick):
+                states = [chunks[-1].state if chunks else first[group] for group, chunks in enumerate(self.chunks)]
+                for bundle in _bundles([state.n_done for state in states], self.n_bundles):
+                    self._submit(pool, bundle, [states[group] for group in bundle], goal)
+                for bundle, reply in pool.completed(self._tick):
                     if reply.failure is not None:
                         raise to_exception({reply.engine_id: reply.failure}, 1)
-                    self._take(group, reply.answer or {})
-                    self._submit(pool, group, self.chunks[group][-1].state, goal)
+                    self._take(bundle, reply.answer or {})
+                    self._submit(pool, bundle, [self.chunks[group][-1].state for group in bundle], goal)
                 if self._is_enough():
                     return
         finally:
@@ -247,15 +267,17 @@ class _Run:
             [np.concatenate([chunk.draws for chunk in chunks], axis=1)[:, :n_draws] for chunks in self.chunks]
         )
 
-    def _submit(self, pool: Pool, group: int, state: Any, goal: int) -> None:
-        n_steps = min(self.sizes[group], goal - state.n_done)
+    def _submit(self, pool: Pool, bundle: tuple[int, ...], states: Sequence[Any], goal: int) -> None:
+        n_steps = min(self.sizes.get(bundle, _FIRST_CHUNK), goal - states[0].n_done)
         if n_steps > 0:
-            pool.submit(group, "call_task", {"function": ADVANCE, "args": (state, n_steps)})
+            pool.submit(bundle, "call_task", {"function": ADVANCE, "args": (states, n_steps)})
 
-    def _take(self, group: int, answer: Mapping[str, Any]) -> None:
-        self.chunks[group].append(answer["value"])
-        self.engine_seconds += answer["seconds"]
-        self.sizes[group] = next_chunk_size(self.sizes[group], answer["seconds"], CHUNK_S)
+    def _take(self, bundle: tuple[int, ...], answer: Mapping[str, Any]) -> None:
+        took, chunks = answer["seconds"], answer["value"]
+        for group, chunk in zip(bundle, chunks, strict=True):
+            self.chunks[group].append(chunk)
+        self.engine_seconds += took
+        self.sizes[bundle] = next_chunk_size(self.sizes.get(bundle, _FIRST_CHUNK), took, CHUNK_S)
         self.store()
 
     def store(self, is_last: bool = False) -> None:

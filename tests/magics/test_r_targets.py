@@ -46,6 +46,31 @@ def test_a_value_that_is_no_density_is_a_target_error_with_the_call(cell: Any) -
         cell("%pxsample r:broken --density --bounds (0,1) --draws 10")
 
 
+@pytest.mark.parametrize("sampler", ["auto", "ram", "rwm"])
+@pytest.mark.parametrize("option", ["", "--vectorized --names x,y"])
+def test_every_sampler_sends_r_its_points_together_and_gives_the_draws_of_python(
+    cell: Any, sampler: str, option: str
+) -> None:
+    cell("%%pxR\nlogp <- function(x, y) -(x^2 + y^2) / 2")
+    if option:
+        cell("%%pxR\nlogp <- function(m) -(m[, 1]^2 + m[, 2]^2) / 2")
+    cell("def logp(x, y):\n    return -(x**2 + y**2) / 2\nstarts = [(0, 1), (1, 0), (0, -1), (-1, 0)] * 2")
+    options = f"--initial starts --seed 5 --draws 60 --warmup 40 --sampler {sampler} --step 0.7"
+    in_r = cell(f"%pxsample r:logp {options} {option}")
+    in_python = cell(f"%pxsample logp {options}")
+    np.testing.assert_allclose(in_r.draws, in_python.draws, rtol=1e-9)
+    assert in_r.n_evaluations == in_python.n_evaluations
+
+
+@pytest.mark.parametrize("sampler", ["auto", "rwm"])
+def test_an_error_in_r_rejects_its_step_and_is_counted(cell: Any, sampler: str) -> None:
+    cell("%%pxR\nhalf <- function(x, y) { if (x < -1) stop('too far'); -(x^2 + y^2) / 2 }")
+    samples = cell(f"%pxsample r:half --sampler {sampler} --seed 2 --draws 100 --warmup 50 --chains 4 --step 1.5")
+    assert samples.n_errors > 0
+    assert "too far" in samples.first_error
+    assert samples["x"].min() >= -1
+
+
 def test_map_calls_r_with_whole_batches_and_keeps_the_order(cell: Any) -> None:
     cell("%%pxR\ncalls <- 0\nsquare <- function(n) n^2\nadd <- function(a, b) a + b")
     assert cell("%pxmap r:square range(50)") == [float(n) ** 2 for n in range(50)]
