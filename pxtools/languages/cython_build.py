@@ -127,7 +127,7 @@ def build(name: str, code: str, flags: CythonFlags) -> Built:
         profile = Path(folder) / "profile"
         trial = _build_in(Path(folder), name, code, flags, ("-fprofile-generate", f"-fprofile-dir={profile}"))
         _run_once(Path(folder), trial)
-        final = ("-fprofile-use", "-Wno-missing-profile", "-Wno-coverage-mismatch", f"-fprofile-dir={profile}")
+        final = ("-fprofile-use", "-Wmissing-profile", "-Wno-coverage-mismatch", f"-fprofile-dir={profile}")
         return _build_in(Path(folder), name, code, flags, final)
 
 
@@ -208,12 +208,12 @@ def _to_c(source: Path, flags: CythonFlags, extra: tuple[str, ...], code: str) -
 
     extension = Extension(
         source.stem,
-        [str(source), *flags.src],
-        include_dirs=[*flags.include, *_numpy_headers()],
-        library_dirs=list(flags.library_dirs),
+        [str(source), *map(os.path.abspath, flags.src)],  # the compiler runs in another directory
+        include_dirs=[*map(os.path.abspath, flags.include), *_numpy_headers()],
+        library_dirs=[*map(os.path.abspath, flags.library_dirs)],
         libraries=list(flags.lib),
-        extra_compile_args=[*flags.compile_args, *extra],
-        extra_link_args=[*flags.link_args, *(arg for arg in extra if arg.startswith("-fprofile"))],
+        extra_compile_args=list(flags.compile_args),
+        extra_link_args=list(flags.link_args),
         language="c++" if flags.cplus else "c",
     )
     options: dict[str, Any] = {"quiet": flags.quiet, "annotate": flags.annotate or False, "force": True}
@@ -228,6 +228,9 @@ def _to_c(source: Path, flags: CythonFlags, extra: tuple[str, ...], code: str) -
         if errors and source.read_text(encoding="utf-8") != code and min(errors) > len(code.splitlines()):
             raise _BelowCell(errors) from None
         raise PxCompileError(first_cython_error(said.getvalue(), code)) from None
+    # not given to cythonize, which remembers them for the file's next translation
+    made.extra_compile_args = [*made.extra_compile_args, *extra]
+    made.extra_link_args = [*made.extra_link_args, *(arg for arg in extra if arg.startswith("-fprofile"))]
     return made, _about_cell(said.getvalue(), len(code.splitlines()))
 
 

@@ -49,6 +49,8 @@ def test_a_function_is_compiled_once_and_works_here_and_on_every_engine(cell: An
     assert shell.user_ns["twice"](21) == 42
     cell(TWICE)
     assert len(n_builds) == 1
+    cell(TWICE.replace("%%pxcython", "%%pxcython -f"))
+    assert len(n_builds) == 2
 
 
 def test_redefinition_replaces_it_everywhere(cell: Any, shell: Any) -> None:
