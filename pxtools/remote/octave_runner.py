@@ -54,6 +54,15 @@ function pxtools_figures (folder, format, width, height, res)
   handles = sort (get (0, "children"));
   for k = 1:numel (handles)
     file = fullfile (folder, sprintf ("%04d.%s", k, format));
+    terminal = struct ("png", "pngcairo", "jpg", "jpeg", "svg", "").(format);
+    if (! isempty (terminal) && strcmp (get (handles(k), "__graphics_toolkit__"), "gnuplot"))
+      % print would want ghostscript for these; gnuplot itself does not
+      set (handles(k), "position", [0 0 width height]);
+      set (0, "currentfigure", handles(k));
+      drawnow (sprintf ("%s size %d,%d fontscale %g", terminal, width, height, 0.8 * res / 150), file);
+      close (handles(k));
+      continue
+    endif
     print (handles(k), file, ["-d" format], sprintf ("-S%d,%d", width, height), sprintf ("-r%d", res));
     close (handles(k));
   endfor
@@ -181,7 +190,10 @@ def _show(octave: Octave, plot: Message) -> None:
         pictures = octave.figures(plot)
     except Exception as error:
         octave.quietly("close all")
-        raise PxMissing(f"the picture cannot be made: {_first_error(error)}\n{_picture_hint(str(error))}") from None
+        raise PxMissing(
+            f"the picture cannot be made: {_first_error(error)}\n"
+            f"Install what draws: `apt-get install gnuplot-nox fonts-freefont-otf`."
+        ) from None
     for picture in pictures:
         data: Any = picture.read_bytes()
         data = data.decode() if plot["device"] == "svg" else data
@@ -191,12 +203,6 @@ def _show(octave: Octave, plot: Message) -> None:
 def _first_error(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.startswith("error:")]
     return (lines or str(error).splitlines() or [""])[0].removeprefix("error:").strip()
-
-
-def _picture_hint(text: str) -> str:
-    if "gs" in text or "hostscript" in text:
-        return "Take `-f svg`, or install it: `apt-get install ghostscript`."
-    return "Install what draws: `apt-get install gnuplot-nox fonts-freefont-otf`."
 
 
 def _failure(engine: Engine, code: str, line: int, message: str) -> failures.Failure:
