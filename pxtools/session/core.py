@@ -13,6 +13,7 @@ from pxtools.engines.wire import name_engines
 from pxtools.errors import PxClusterError, PxUsageError, StaleValue
 from pxtools.remote.pickling import Namespace, Packed, unpack
 from pxtools.results import Described, PerEngine, Remote
+from pxtools.session import hosts
 from pxtools.session.failures import to_exception
 from pxtools.session.ledger import Ledger, check_limit
 from pxtools.session.outgoing import Gatherer, Gathering, Parcel, same_host_path
@@ -111,8 +112,8 @@ class Session:
 
     def start(self, n: int | None = None, **options: Any) -> list[int]:
         """Start a cluster (see `pxtools.engines.start`) in place of the one in use; return its engines."""
-        n = n or os.cpu_count() or 1
-        display = self.progress(f"starting {n} engines") if self.progress else None
+        n = hosts.n_or_cores(n, options)
+        display = self.progress(f"starting {n or ''} engines") if self.progress else None
         try:
             self._use(start(n, **options))
         finally:
@@ -127,16 +128,15 @@ class Session:
 
     def _use(self, connection: Connection) -> None:
         self.disconnect()
-        if not connection.client.ids:
+        if not connection.client.ids and not connection.pending:
             origin = connection.origin
             connection.close()
             raise PxClusterError(f"{origin} has no engines.\nStart some: `ipcluster engines -n 4`.")
         self._wire = Wire(connection)
         self._wire.on_loss = self._say
         self._welcome(self._wire)
-        n = len(self._wire.ids)
-        words = "1 engine ready" if n == 1 else f"{n} engines ready"
-        self.notify(f"{words} ({connection.origin})" if connection.origin else words)
+        for line in hosts.greet(self._wire):
+            self.notify(line)
         for other in self._wire.other_clients():
             self.notify(f"{other} uses these engines, too: names and random streams will get in each other's way.")
         if not all(said["compiled"] for said in self._wire.engines.values()):
@@ -145,8 +145,14 @@ class Session:
     def _say(self, line: str) -> None:
         self.notify(line)
 
+    def stop(self) -> None:
+        """Stop the cluster if pxtools started it, now or for an earlier notebook; leave any other."""
+        if self._wire is not None:
+            self._wire.connection.stops_at_close = self._wire.connection.is_ours
+        self.disconnect()
+
     def disconnect(self) -> None:
-        """Leave the cluster; stop it if pxtools started it."""
+        """Leave the cluster; stop it if it is to end with the notebook."""
         wire, self._wire = self._wire, None
         self.ledger = Ledger()
         for remembered in (self.imports, self.overrides, self.cuts, self._released):
@@ -158,8 +164,10 @@ class Session:
         """Make the cluster have `n` engines; new ones get the imports and names that the others hold."""
         wire = self._startable()
         have = len(wire.ids)
+        if hosts.is_one_job(wire):
+            return self._replace_all(n)
         if n > have:
-            wire.connection.start_more(n - have)
+            hosts.add(wire, n)
         elif n < have:
             self._end(wire, wire.ids[n:])
         self._welcome(wire)
@@ -171,11 +179,29 @@ class Session:
         Works also on engines that do not answer any more.
         """
         wire = self._startable()
+        if hosts.is_one_job(wire):
+            return self._replace_all(len(wire.ids) or wire.connection.asked)
         old = parse_targets(targets, wire.ids, self.namespace)
         wire.connection.start_more(len(old))
         self._end(wire, old)
         self._welcome(wire)
         return wire.ids
+
+    def _replace_all(self, n: int) -> list[int]:
+        """Stop engines that share one communicator, start `n` in their place, under the same numbers."""
+        wire = self._startable()
+        names = set().union(*self.ledger.from_notebook.values())
+        wire.connection.start_anew(n)
+        wire.engines.clear()
+        self.ledger.keep_only(())
+        self._welcome(wire, names)
+        return wire.ids
+
+    def wait(self, n: int | None = None, timeout_s: float | None = None) -> list[int]:
+        """Wait for engines that were asked for, all or `n` (see `pxtools.session.hosts.wait`); return those here."""
+        wire = self._wire or self.wire
+        hosts.wait(wire, n, timeout_s)
+        return self.wire.ids
 
     def _startable(self) -> Wire:
         """Return the connection, without a word to its engines, if it can start and stop some."""
@@ -193,10 +219,11 @@ class Session:
         pids = {i: words["pid"] for i, words in said.items() if words.get("host") == here}
         wire.connection.stop_engines(engines, pids)
 
-    def _welcome(self, wire: Wire) -> None:
-        """Bring engines that are new here to the state that the others have."""
+    def _welcome(self, wire: Wire, names: Iterable[str] = ()) -> None:
+        """Bring engines that are new here to the state that the others have, or had (`names`)."""
         new = wire.prepare()
-        names = set().union(*self.ledger.from_notebook.values())  # also of engines that have just gone
+        wire.connection.count()
+        names = set(names).union(*self.ledger.from_notebook.values())  # also of engines that have just gone
         self.ledger.keep_only(wire.ids)
         if not new or not (names or self.imports or self.overrides):
             return
@@ -223,7 +250,10 @@ class Session:
         spec
             ``0``, ``0,2``, ``::2``, ``all``, or the name of an ipyparallel view in the notebook.
         """
-        return parse_targets(spec, self.wire.ids, self.namespace)
+        wire = self.wire
+        if not wire.ids and wire.connection.pending:
+            raise hosts.none_yet(wire.connection)
+        return parse_targets(spec, wire.ids, self.namespace)
 
     def gatherer(self, local: Mapping[str, Any] | None = None) -> Gatherer:
         """Return what finds the values that a piece of work needs; `local` names go first."""
