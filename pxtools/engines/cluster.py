@@ -2,116 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import signal
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ipyparallel as ipp
-import psutil
 
-from pxtools.engines.health import is_stopped
+from pxtools.engines import hosts, memo, trouble
+from pxtools.engines.connection import Connection, wait_for
+from pxtools.engines.kinds import find_kind, read_options
 from pxtools.engines.reaper import Reaper
 from pxtools.errors import PxClusterError
 
+__all__ = ["Connection", "connect", "find", "start"]
+
 #: The hub admits an engine when it has answered one ping: short pings make a fast start. It drops an engine
 #: that misses too many: at ten pings a second that must be hours, not a second, or a busy engine is lost.
-FAST_START = ["--ping=100", "--HeartMonitor.max_heartmonitor_misses=100000"]
+FAST_START = ["--HeartMonitor.max_heartmonitor_misses=100000"]
 
 #: The hub keeps every result that came over the wire, up to a gigabyte. Nobody asks it for them.
 SMALL_HUB = ["--DictDB.size_limit=67108864"]
 
-#: environment variables by which BLAS and OpenMP libraries are told their number of threads
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
-
 CLUSTER_FILE_VARIABLE = "PXTOOLS_CLUSTER_FILE"
-
-_START_TIMEOUT_S = 60
-#: how long engines may take to shut down when asked
-_SHUTDOWN_S = 5.0
-
-
-@dataclass
-class Connection:
-    """A client on a cluster, and whether it is ours to stop.
-
-    Attributes
-    ----------
-    client
-        The real ipyparallel client.
-    cluster
-        ipyparallel's cluster object: None where only a connection file or a ready-made client is known.
-    is_ours
-        pxtools started this cluster, so it also stops it.
-    origin
-        Where it came from, in words for the user.
-    """
-
-    client: Any
-    cluster: Any = None
-    is_ours: bool = False
-    origin: str = ""
-    owns_client: bool = True
-    reaper: Reaper | None = None
-
-    def start_more(self, n: int) -> None:
-        """Start `n` more engines and wait until they are there."""
-        before = len(self.client.ids)
-        self.cluster.start_engines_sync(n, **_engine_settings(self.cluster, before + n))
-        self._watch()
-        _wait_for(self.client, before + n)
-
-    def stop_engines(self, engine_ids: list[int], pids: Mapping[int, int]) -> None:
-        """Stop some engines: ask them to shut down, then end those that do not.
-
-        Parameters
-        ----------
-        pids
-            Process ids of the engines that run on this host.
-        """
-        for engine_id in engine_ids:
-            if engine_id in pids and is_stopped(pids[engine_id]):  # it would not hear
-                os.kill(pids[engine_id], signal.SIGKILL)
-        self.client.shutdown(targets=engine_ids, block=False)
-        if self._wait_until_gone(engine_ids, _SHUTDOWN_S):
-            return
-        for engine_id in set(engine_ids) & set(self.client.ids) & pids.keys():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pids[engine_id], signal.SIGKILL)
-        self._wait_until_gone(engine_ids, _SHUTDOWN_S)
-
-    def _wait_until_gone(self, engine_ids: list[int], timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while set(engine_ids) & set(self.client.ids) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return not set(engine_ids) & set(self.client.ids)
-
-    def close(self) -> None:
-        """Leave the cluster; stop it if it is ours."""
-        try:
-            if self.owns_client:
-                self.client.close(linger=0)
-            if self.is_ours and self.cluster is not None:
-                _stop_quickly(self.cluster)
-        finally:
-            if self.reaper is not None:
-                self.reaper.dismiss()
-                self.reaper = None
-
-    def remove_at_end(self, *folders: str) -> None:
-        """Have folders removed if this process dies without a word."""
-        self.reaper = self.reaper or Reaper()
-        self.reaper.watch((), folders)
-
-    def _watch(self) -> None:
-        if self.reaper is not None:
-            self.reaper.watch(_processes(self.cluster), [self.cluster.cluster_file])
 
 
 def start(
@@ -120,76 +35,83 @@ def start(
     engines: str = "local",
     profile: str | None = None,
     cluster_id: str | None = None,
-    timeout_s: float = _START_TIMEOUT_S,
+    launcher_options: Iterable[str] | Mapping[str, Any] = (),
+    controller_ip: str | None = None,
+    encrypt: bool | None = None,
+    min_engines: int | None = None,
+    timeout_s: float | None = None,
 ) -> Connection:
-    """Start a controller and engines; return when all engines are registered.
+    """Start a controller and engines; return when engines are registered.
 
     Parameters
     ----------
     n
-        Number of engines; one per core by default.
+        Number of engines; one per core by default, with ssh one for every place on its hosts.
     engines
         The name of any ipyparallel engine launcher: local, mpi, ssh, slurm, pbs, ….
+    launcher_options
+        Settings of that launcher: see `pxtools.engines.kinds.read_options`.
+    controller_ip
+        Address at which engines reach the controller; loopback for engines of this host, else every address it has.
+    encrypt
+        CurveZMQ; by default where engines may be on other hosts.
+    min_engines
+        How many engines to wait for: all by default, none for batch systems.
+    timeout_s
+        How long to wait for them, in seconds: 60 by default, for batch systems as long as it takes.
 
     Raises
     ------
     PxClusterError
-        The launcher is unknown, a program is missing, or engines did not come up in `timeout_s` seconds.
+        The launcher is unknown, a program is missing, or engines did not come up in time: with the line of the
+        log that says why.
     """
+    kind = find_kind(engines)
+    options = read_options(kind, launcher_options)
+    if kind.is_ssh:
+        hosts.check({"engines": {}, **options})
+        n = n or hosts.n_slots(options["engines"])
     n = n or os.cpu_count() or 1
-    settings: dict[str, Any] = {"n": n, "delay": 0, "log": _quiet_log(), "shutdown_atexit": False}
-    if engines != "local":
-        settings["engines"] = engines
-    if profile is not None:
-        settings["profile"] = profile
-    if cluster_id is not None:
-        settings["cluster_id"] = cluster_id
-    try:
-        cluster = ipp.Cluster(controller_args=[*FAST_START, *SMALL_HUB], **settings)
-    except Exception as error:
-        raise PxClusterError(f"no engines of the kind `{engines}`: {error}") from error
-    return _bring_up(cluster, n, timeout_s)
+    is_open = kind.reaches_out(options)
+    address = controller_ip or ("*" if is_open else "")
+    is_loopback = not address or address.startswith("127.") or address == "localhost"
+    arguments = [f"--ping={max(100, n)}", *FAST_START, *SMALL_HUB]  # at most a thousand answers a second
+    if (not is_loopback) if encrypt is None else encrypt:
+        arguments.append("--IPController.enable_curve=True")
+    named = {"engines": kind.launcher, "profile": profile, "cluster_id": cluster_id, "controller_ip": address or None}
+    settings = {name: value for name, value in named.items() if value is not None}
+    cluster = ipp.Cluster(n=n, delay=0, log=_quiet_log(), shutdown_atexit=False, controller_args=arguments, **settings)
+    connection = Connection(None, cluster, is_ours=True, origin="started here", options=options)
+    connection.stops_at_close = kind.is_local
+    wanted = (0 if kind.is_batch else n) if min_engines is None else min(min_engines, n)
+    return _bring_up(connection, n, wanted, timeout_s)
 
 
-def _bring_up(cluster: Any, n: int, timeout_s: float) -> Connection:
-    connection = Connection(None, cluster, is_ours=True, origin="started here", owns_client=True)
-    is_local = cluster.engine_launcher_class.__name__.startswith("Local")
+def _bring_up(connection: Connection, n: int, wanted: int, timeout_s: float | None) -> Connection:
+    cluster = connection.cluster
     try:
-        cluster.start_controller_sync()
-        if is_local:
-            connection.reaper = Reaper()
-            connection._watch()
-        cluster.start_engines_sync(n, **_engine_settings(cluster, n))
-        connection._watch()
+        _start_controller(connection)
+        connection.launch(n)
         connection.client = cluster.connect_client_sync()
-        _wait_for(connection.client, n, timeout_s)
-    except BaseException as error:
-        log = _last_log_line(cluster)
-        if connection.client is None:
-            _stop_quickly(cluster)
-        else:
-            connection.close()
-        if isinstance(error, Exception) and not isinstance(error, PxClusterError):
-            raise PxClusterError(f"engines did not start: {error}{log}") from error
+        wait_for(connection, wanted, timeout_s)
+    except BaseException:
+        connection.stops_at_close = True
+        connection.close()
         raise
     return connection
 
 
-def _engine_settings(cluster: Any, n: int) -> dict[str, Any]:
-    """Give each local engine its share of the cores for BLAS threads, unless the user has set a number."""
-    if not cluster.engine_launcher_class.__name__.startswith("Local"):
-        return {}
-    share = str(max(1, (os.cpu_count() or 1) // n))
-    environment = {name: share for name in THREAD_VARIABLES if name not in os.environ}
-    return {"environment": environment, "delay": 0}
-
-
-def _wait_for(client: Any, n: int, timeout_s: float = _START_TIMEOUT_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while len(client.ids) < n:
-        if time.monotonic() > deadline:
-            raise PxClusterError(f"{len(client.ids)} of {n} engines came up within {timeout_s:g} s.")
-        time.sleep(0.01)
+def _start_controller(connection: Connection) -> None:
+    cluster = connection.cluster
+    try:
+        cluster.start_controller_sync()
+    except Exception as error:
+        raise trouble.failure(cluster, "the controller did not start", error) from error
+    if connection.stops_at_close:
+        connection.reaper = Reaper()
+        connection.watch()
+    else:
+        memo.write(cluster, connection.options)
 
 
 def _quiet_log() -> logging.Logger:
@@ -200,40 +122,6 @@ def _quiet_log() -> logging.Logger:
     if not log.handlers:
         log.addHandler(logging.NullHandler())
     return log
-
-
-def _last_log_line(cluster: Any) -> str:
-    folder = Path(cluster.profile_dir) / "log"
-    logs = sorted(folder.glob(f"*{cluster.cluster_id}*.log"), key=lambda file: file.stat().st_mtime)
-    for file in reversed(logs):
-        lines = [line for line in file.read_text(errors="replace").splitlines() if line.strip()]
-        if lines:
-            return f"\nlast line of its log: {lines[-1][:160]}"
-    return ""
-
-
-def _processes(cluster: Any) -> list[int]:
-    """Return the process ids of the controller and the local engines."""
-    pids = [cluster.controller.pid] if cluster.controller is not None else []
-    for engine_set in cluster.engines.values():
-        pids += [launcher.pid for launcher in getattr(engine_set, "launchers", {}).values()]
-    return pids
-
-
-def _stop_quickly(cluster: Any) -> None:
-    """Stop a cluster at once and without words.
-
-    Local engines are ended with SIGKILL first: their orderly end takes half a second each and prints a page of
-    "event loop stopped" into their logs, which ipyparallel then shows.
-    """
-    for pid in _processes(cluster)[1:]:
-        try:
-            family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-            for process in family:
-                process.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
-    cluster.stop_cluster_sync()
 
 
 def find(namespace: dict[str, Any]) -> Connection | None:
@@ -303,7 +191,12 @@ def connect(*, file: str | None = None, profile: str | None = None, cluster_id: 
 def _with_client(cluster: Any, origin: str) -> Connection:
     if cluster.controller is None:
         raise PxClusterError(f"the controller of {origin} is not running any more.\nStart one: `%pxcluster start`.")
-    return Connection(cluster.connect_client_sync(), cluster, origin=origin)
+    connection = Connection(cluster.connect_client_sync(), cluster, origin=origin)
+    connection.asked = sum(engine_set.n for engine_set in cluster.engines.values())
+    options = memo.read(cluster)
+    if options is not None:
+        connection.is_ours, connection.options = True, options
+    return connection
 
 
 def _with_connection_file(path: Path) -> Connection:

@@ -7,6 +7,7 @@ cross: the engine pickles its answer, and it is read here, guarded.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import platform
 import shutil
@@ -136,7 +137,7 @@ class Wire:
 
     def _bring_code(self, engines: list[int]) -> None:
         mine, _ = _installed()
-        asked = {i: self._apply(i, _installed) for i in engines}
+        asked = {i: self._apply(i, *_as_text(_installed)) for i in engines}
         sources: dict[str, tuple[str, str, bool]] = {}
         for i, result in asked.items():
             theirs, has_cloudpickle = result.get(timeout=60)
@@ -144,7 +145,7 @@ class Wire:
                 continue
             sources = sources or own_sources()
             needed = {n: s for n, s in sources.items() if not (has_cloudpickle and n.startswith("cloudpickle"))}
-            self._apply(i, _install, needed).get(timeout=60)
+            self._apply(i, *_as_text(_install, needed)).get(timeout=60)
 
     def _apply(self, engine_id: int, function: Callable[..., Any], *args: Any) -> Any:
         view = self.client.direct_view(engine_id)
@@ -160,7 +161,7 @@ class Wire:
             folder = self.folder if is_shared else None
             data, lents = sharing.encode(messages[engines[0]], folder, len(engines))
             for engine_id, lent in zip(engines, lents, strict=True):
-                results[engine_id] = self._apply(engine_id, _call, function, data, lent, folder)
+                results[engine_id] = self._apply(engine_id, *_call(function, data, lent, folder))
                 results[engine_id].pxtools_lent = lent
         call = Call(self, {engine_id: results[engine_id] for engine_id in messages})
         self._calls.add(call)
@@ -183,7 +184,7 @@ class Wire:
         """Send one message to whichever of the engines is free first; return ipyparallel's result."""
         folder = self.folder if all(map(self._shares_memory, targets)) else None
         data, lents = sharing.encode(message, folder)
-        result = self.client.load_balanced_view(targets).apply_async(_call, function, data, lents[0], folder)
+        result = self.client.load_balanced_view(targets).apply_async(*_call(function, data, lents[0], folder))
         result.pxtools_lent = lents[0]
         return result
 
@@ -248,10 +249,20 @@ def own_sources() -> dict[str, tuple[str, str, bool]]:
     return found
 
 
-def _call(function: str, data: bytes, lent: Any, folder: str | None) -> Any:
-    from importlib import import_module
+# What is called there travels as text: ipyparallel would send compiled code, which another Python cannot run.
 
-    return import_module("pxtools.remote.engine").call(function, data, lent, folder)
+
+def _call(function: str, data: bytes, lent: Any, folder: str | None) -> tuple[Any, ...]:
+    """Return what ipyparallel is to apply so that the engine calls `function` of pxtools."""
+    where = "__import__('pxtools.remote.engine', fromlist=['call'])"
+    names = {"function": function, "data": data, "lent": lent, "folder": folder}
+    return eval, f"{where}.call(function, data, lent, folder)", names
+
+
+def _as_text(function: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
+    """Return what ipyparallel is to apply so that an engine, which may have no pxtools, runs one of these functions."""
+    names = {"source": inspect.getsource(function), "args": args}
+    return eval, f"(exec(source, globals()), {function.__name__}(*args))[1]", names
 
 
 def _installed() -> tuple[str, bool]:
@@ -285,8 +296,3 @@ def _install(sources: dict[str, tuple[str, str, bool]]) -> None:
     exec(compile(text, filename, "exec"), module.__dict__)
     del sys.modules[name]
     module.install(sources)
-
-
-# these travel to engines that may have no pxtools: ipyparallel sends functions of `__main__` whole
-for _function in (_call, _installed, _install):
-    _function.__module__ = "__main__"

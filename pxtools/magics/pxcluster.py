@@ -13,7 +13,7 @@ from pxtools.magics.common import PxMagics, read_line
 from pxtools.magics.display import Table
 from pxtools.results import human_bytes
 
-VERBS = ("start", "connect", "resize", "restart", "stop", "status")
+VERBS = ("start", "connect", "wait", "resize", "restart", "stop", "status")
 
 
 @magics_class
@@ -23,9 +23,26 @@ class PxCluster(PxMagics):
     @no_var_expand
     @line_magic
     @magic_arguments()
-    @argument("verb", nargs="?", default="status", help="start, connect, resize, restart, stop or status (default).")
+    @argument(
+        "verb", nargs="?", default="status", help="start, connect, wait, resize, restart, stop or status (default)."
+    )
     @argument("-n", type=int, help="Number of engines; one per core by default.")
     @argument("--engines", default="local", help="Launcher: local, mpi, ssh, slurm, pbs, … as ipyparallel knows them.")
+    @argument(
+        "-O",
+        "--launcher-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="start: a setting of the launcher, as hosts=alpha=2,beta=2 or queue=short; any number of times.",
+    )
+    @argument("--controller-ip", metavar="ADDRESS", help="start: where engines of other hosts reach the controller.")
+    @argument("--encrypt", action="store_true", help="start: encrypt also what stays on this host.")
+    @argument(
+        "--min-engines", type=int, metavar="N", help="start: go on when so many are there; others may come later."
+    )
+    @argument("--noblock", action="store_true", help="start: wait for no engine; the rule for batch systems.")
+    @argument("--timeout", type=float, metavar="S", help="start, wait: seconds to wait; no limit for batch systems.")
     @argument("--profile", help="IPython profile of the cluster.")
     @argument("--cluster-id", help="Id of the cluster.")
     @argument("--file", help="connect: cluster-*.json or ipcontroller-client.json.")
@@ -39,6 +56,8 @@ class PxCluster(PxMagics):
         Examples
         --------
         >>> %pxcluster start -n 4
+        >>> %pxcluster start --engines ssh -O hosts=alpha=8,beta=8
+        >>> %pxcluster start -n 64 --engines slurm -O queue=short --min-engines 8
         >>> %pxcluster resize -n 2
         >>> %pxcluster restart -t 0
         >>> %pxcluster
@@ -51,15 +70,30 @@ class PxCluster(PxMagics):
         return getattr(self, f"_{args.verb}")(args)
 
     def _start(self, args: Any) -> None:
-        self.session.start(args.n, engines=args.engines, profile=args.profile, cluster_id=args.cluster_id)
+        if args.noblock and args.min_engines:
+            raise PxUsageError("`--noblock` waits for no engine, `--min-engines` for some: give one of them.")
+        self.session.start(
+            args.n,
+            engines=args.engines,
+            profile=args.profile,
+            cluster_id=args.cluster_id,
+            launcher_options=args.launcher_option,
+            controller_ip=args.controller_ip,
+            encrypt=args.encrypt or None,
+            min_engines=0 if args.noblock else args.min_engines,
+            timeout_s=args.timeout,
+        )
 
     def _connect(self, args: Any) -> None:
         self.session.connect(file=args.file, profile=args.profile, cluster_id=args.cluster_id)
 
+    def _wait(self, args: Any) -> None:
+        print(f"{len(self.session.wait(args.n, args.timeout))} engines")
+
     def _resize(self, args: Any) -> None:
         if args.n is None or args.n < 1:
             raise PxUsageError("say how many engines: `%pxcluster resize -n 4`.")
-        print(f"{len(self.session.resize(args.n))} engines")
+        print(f"{len(self.session.resize(args.n))} engines" + self._still_to_come())
 
     def _restart(self, args: Any) -> None:
         print(f"{len(self.session.restart(args.targets))} engines; names that cells made there are gone")
@@ -69,8 +103,12 @@ class PxCluster(PxMagics):
             print("no engines are in use")
             return
         was_ours = self.session.is_ours  # asks no engine: this must work when they do not
-        self.session.disconnect()
+        self.session.stop()
         print("engines stopped" if was_ours else "left the cluster; it goes on, pxtools did not start it")
+
+    def _still_to_come(self) -> str:
+        connection = self.session.connection
+        return f"; {connection.in_words()}" if connection.pending else ""
 
     def _status(self, args: Any) -> Any:
         if not self.session.is_connected:
@@ -92,4 +130,6 @@ def status(session: Any) -> Table:
         state = "idle" if i in idle else "busy"
         rows.append((i, host, said["pid"], said["cores"], human_bytes(said["memory"]), state, said["cwd"]))
     header = ("engine", "host", "pid", "cores", "memory", "state", "directory")
-    return Table(header, [tuple(map(str, row)) for row in rows], caption=session.connection.origin)
+    connection = session.connection
+    words = [connection.origin, connection.in_words() if connection.pending else ""]
+    return Table(header, [tuple(map(str, row)) for row in rows], caption="; ".join(filter(None, words)))

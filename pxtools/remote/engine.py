@@ -196,12 +196,14 @@ def describe(engine: Engine, message: Message) -> Message:
         "python": platform.python_version(),
         "numpy": numpy.__version__,
         "platform": platform.platform(),
+        "machine": f"{platform.system()} {platform.machine()}",
         "abi": importer.abi(),
         "cores": os.cpu_count(),
         "cwd": os.getcwd(),
         "memory": _resident_bytes(),
         "compiled": _has_compiled_kernels(),
-        "shares_memory": os.path.isdir(message["folder"]),
+        # the folder may be seen from another host, too, where /dev/shm is missing and /tmp is on the network
+        "shares_memory": os.path.isdir(message["folder"]) and message["client"][0] == platform.node(),
     }
 
 

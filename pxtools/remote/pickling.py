@@ -176,7 +176,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             "dict": function.__dict__,
             "source": _typed_source(function.__code__.co_filename),
         }
-        return build_function, (function.__code__, home, function.__closure__), state, None, None, fill_function
+        parts = (_Python(), function.__code__, home, function.__closure__)
+        return build_function, parts, state, None, None, fill_function
 
 
 class Unpickler(pickle.Unpickler):
@@ -249,8 +250,27 @@ def module_namespace(name: str) -> Namespace:
     return sys.modules[name].__dict__
 
 
+class _Python:
+    """Stands before compiled code in the stream: another Python must not even begin to read that."""
+
+    def __reduce__(self) -> Any:
+        return same_python, (sys.version_info[:2],)
+
+
+def same_python(version: tuple[int, int]) -> None:
+    """Go on if this is the Python that compiled what follows.
+
+    Raises
+    ------
+    TypeError
+    """
+    if version != sys.version_info[:2]:
+        there, here = (".".join(map(str, v)) for v in (version, sys.version_info[:2]))
+        raise TypeError(f"functions of Python {there} cannot run in Python {here}; define them there, in a cell")
+
+
 def build_function(
-    code: types.CodeType, home: Namespace, closure: tuple[types.CellType, ...] | None
+    python: None, code: types.CodeType, home: Namespace, closure: tuple[types.CellType, ...] | None
 ) -> types.FunctionType:
     """Make the bare function; `fill_function` adds the rest, so that it may refer to itself."""
     return types.FunctionType(code, home, closure=closure)

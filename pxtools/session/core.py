@@ -14,6 +14,7 @@ from pxtools.engines.wire import frozen_message, name_engines, raise_if_lost
 from pxtools.errors import PxClusterError, PxEngineLost, StaleValue
 from pxtools.remote.pickling import Namespace, Packed, unpack
 from pxtools.results import Described, PerEngine, Remote
+from pxtools.session import hosts
 from pxtools.session.failures import to_exception
 from pxtools.session.ledger import Ledger, check_limit
 from pxtools.session.outgoing import Gatherer, Gathering, Parcel, same_host_path
@@ -130,8 +131,8 @@ class Session:
 
     def start(self, n: int | None = None, **options: Any) -> list[int]:
         """Start a cluster (see `pxtools.engines.start`) in place of the one in use; return its engines."""
-        n = n or os.cpu_count() or 1
-        display = self.progress(f"starting {n} engines")
+        n = hosts.n_or_cores(n, options)
+        display = self.progress(f"starting {n or ''} engines")
         try:
             self._use(start(n, **options))
         finally:
@@ -145,16 +146,15 @@ class Session:
 
     def _use(self, connection: Connection) -> None:
         self.disconnect()
-        if not connection.client.ids:
+        if not connection.client.ids and not connection.pending:
             origin = connection.origin
             connection.close()
             raise PxClusterError(f"{origin} has no engines.\nStart some: `ipcluster engines -n 4`.")
         self._wire = Wire(connection)
         self._wire.say = self._say
         self._welcome(self._wire)
-        n = len(self._wire.ids)
-        words = "1 engine ready" if n == 1 else f"{n} engines ready"
-        self.notify(f"{words} ({connection.origin})" if connection.origin else words)
+        for line in hosts.greet(self._wire):
+            self.notify(line)
         for other in self._wire.other_clients():
             self.notify(f"{other} uses these engines, too: names and random streams will get in each other's way.")
         if not all(said["compiled"] for said in self._wire.engines.values()):
@@ -163,8 +163,14 @@ class Session:
     def _say(self, line: str) -> None:
         self.notify(line)
 
+    def stop(self) -> None:
+        """Stop the cluster if pxtools started it, now or for an earlier notebook; leave any other."""
+        if self._wire is not None:
+            self._wire.connection.stops_at_close = self._wire.connection.is_ours
+        self.disconnect()
+
     def disconnect(self) -> None:
-        """Leave the cluster; stop it if pxtools started it."""
+        """Leave the cluster; stop it if it is to end with the notebook."""
         wire, self._wire = self._wire, None
         self.ledger = Ledger()
         for remembered in (self.imports, self.overrides, self.cuts, self._released):
@@ -176,8 +182,10 @@ class Session:
         """Make the cluster have `n` engines; new ones get the imports and names that the others hold."""
         wire = self._startable()
         have = wire.alive
+        if hosts.is_one_job(wire):
+            return self._replace_all(n)
         if n > len(have):
-            wire.connection.start_more(n - len(have))
+            hosts.add(wire, n)
         elif n < len(have):
             frozen = wire.frozen()
             self._end(wire, sorted(have, key=lambda i: (i in frozen, i))[n:])
@@ -190,11 +198,29 @@ class Session:
         Works also on engines that do not answer any more.
         """
         wire = self._startable()
+        if hosts.is_one_job(wire):
+            return self._replace_all(len(wire.alive) or wire.connection.asked)
         old = parse_targets(targets, wire.alive, self.namespace)
         wire.connection.start_more(len(old))
         self._end(wire, old)
         self._welcome(wire)
         return wire.ids
+
+    def _replace_all(self, n: int) -> list[int]:
+        """Stop engines that share one communicator, start `n` in their place, under the same numbers."""
+        wire = self._startable()
+        names = set().union(*self.ledger.from_notebook.values())
+        wire.connection.start_anew(n)
+        wire.engines.clear()
+        self.ledger.keep_only(())
+        self._welcome(wire, names)
+        return wire.ids
+
+    def wait(self, n: int | None = None, timeout_s: float | None = None) -> list[int]:
+        """Wait for engines that were asked for, all or `n` (see `pxtools.session.hosts.wait`); return those here."""
+        wire = self._wire or self.wire
+        hosts.wait(wire, n, timeout_s)
+        return self.wire.ids
 
     def _startable(self) -> Wire:
         """Return the connection, without a word to its engines, if it can start and stop some."""
@@ -209,10 +235,11 @@ class Session:
     def _end(self, wire: Wire, engines: list[int]) -> None:
         wire.connection.stop_engines(engines, {i: pid for i, pid in wire.local_pids().items() if i in engines})
 
-    def _welcome(self, wire: Wire) -> None:
-        """Bring engines that are new here, or were frozen for a while, to the state that the others have."""
+    def _welcome(self, wire: Wire, names: Iterable[str] = ()) -> None:
+        """Bring engines that are new here, or were frozen, to the state that the others have, or had (`names`)."""
         new = wire.prepare()
-        names = set().union(*self.ledger.from_notebook.values())  # also of engines that have just gone
+        wire.connection.count()
+        names = set(names).union(*self.ledger.from_notebook.values())  # also of engines that have just gone
         self.ledger.keep_only(wire.alive)
         if not new or not (names or self.imports or self.overrides):
             return
@@ -247,6 +274,8 @@ class Session:
             All of these are frozen; of several, frozen ones are left out.
         """
         wire = self.wire
+        if not wire.alive and wire.connection.pending:
+            raise hosts.none_yet(wire.connection)
         chosen = parse_targets(spec, wire.alive, self.namespace)
         awake = [i for i in chosen if i not in wire.frozen()]
         if chosen and not awake:
