@@ -15,8 +15,8 @@ import psutil
 from ipyparallel.cluster import launcher as launchers
 
 from pxtools.engines import hosts, memo, queue, trouble
-from pxtools.engines.kinds import Kind, kind_of
 from pxtools.engines.health import is_stopped
+from pxtools.engines.kinds import Kind, kind_of
 from pxtools.engines.reaper import Reaper
 
 #: environment variables by which BLAS and OpenMP libraries are told their number of threads
