@@ -292,7 +292,7 @@ class Parallel:
         return self.function(*args, **kwargs)
 
     def map(self, *iterables: Iterable[Any]) -> Any:
-        """Return the results for the items, in their order unless the decorator said ``ordered=False``."""
+        """Return the results in the items' order; with ``ordered=False`` an iterator over them as they are ready."""
         return map(self.function, *iterables, **self.options)
 
     def __reduce__(self) -> Any:

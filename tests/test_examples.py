@@ -208,3 +208,19 @@ def test_a_number_of_engines_that_makes_no_sense_is_a_usage_error(capsys: Any) -
     with pytest.raises(SystemExit):
         command.main(["demo", "-n", "0"])
     assert "give one or more" in capsys.readouterr().err
+
+
+def test_the_engine_room_multiplies_and_estimates_pi(executed: Any) -> None:
+    notebook, _ = executed("engine_room")
+    assert shown(notebook, "product = C.concat()").strip() == "same as here: True"
+    assert shown(notebook, "again = %pxgather").strip() == "gathered as it was cut: True"
+    estimate, error = map(float, re.match(r"([\d.]+) ± ([\d.]+),", shown(notebook, "estimate =").strip()).groups())
+    assert abs(estimate - 3.14159265) < 4 * error < 0.01
+    assert "the same numbers: True" in shown(notebook, "alone = %pxmap")
+    assert shown(notebook, "stream = %pxmap").strip().startswith("3.14 after 2,")
+    assert "the same counts: True" in shown(notebook, "later.result")
+    assert "Try it here: `inverse(numbers[2])`." in shown(notebook, "inverse numbers")
+    assert "kept: {0: 0.25, 1: 0.5}" in shown(notebook, "inverse numbers")
+    first, second, third, of = map(int, re.findall(r"\d+", shown(notebook, "sent = []"))[:4])
+    assert (first, second) == (0, 0)
+    assert 4 * of <= third < 4 * of + 10_000

@@ -158,6 +158,31 @@ def test_engines_without_pxtools_get_its_code_over_the_wire(own: Session, foreig
     assert values(own, "triple(5)") == [15]
 
 
+def test_when_a_guest_is_killed_the_cluster_lives_and_the_next_one_finds_its_names(own: Session, foreign: Any) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", GUEST, foreign.cluster.cluster_file], stdout=subprocess.PIPE, text=True
+    ) as guest:
+        assert guest.stdout is not None
+        while "pushed" not in guest.stdout.readline():
+            assert guest.poll() is None
+        guest.kill()
+    lines: list[str] = []
+    own.notify = lines.append
+    own.connect(file=foreign.cluster.cluster_file)
+    assert [line for line in lines if "uses these engines" in line] == []
+    assert state.who(own)["left_behind"][0]["type"] == "int"
+    assert state.collect(own, "left_behind", how="list") == [41]
+
+
+GUEST = """
+import sys, time, pxtools
+pxtools.connect(file=sys.argv[1])
+pxtools.push(left_behind=41)
+print("pushed", flush=True)
+time.sleep(600)
+"""
+
+
 def _hide_pxtools() -> None:
     import os
     import sys

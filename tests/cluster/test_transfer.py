@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pxtools.errors import PxPickleError
 from pxtools.remote import sharing
+from pxtools.results import is_equal
 from pxtools.session import state
 
 BIG = 300_000  # float64: 2.4 MB, far above what stays inside a message
@@ -72,3 +74,73 @@ def test_mapped_arrays_travel_too(session: Any, cell: Any, shell: Any) -> None:
     shell.user_ns["arrays"] = [np.full(BIG, k) for k in range(6)]
     cell("def total(x): return int(x.sum())")
     assert cell("%pxmap total arrays") == [k * BIG for k in range(6)]
+
+
+def kinds(n: int) -> dict[str, Any]:
+    """Values of every kind that has trouble travelling elsewhere, of about `n` numbers."""
+    rng = np.random.default_rng(0)
+    floats = rng.random(n)
+    values: dict[str, Any] = {
+        "nested": {"list": [floats, {"tuple": (floats + 1, "text", None, {1, 2})}], 3: b"bytes" * n},
+        "strings": np.array(["a", "bcd", "é"] * (n // 3)),
+        "list of strings": [str(k) for k in range(n)],
+        "dates": np.arange(n).astype("datetime64[s]"),
+        "durations": np.arange(n).astype("timedelta64[ms]"),
+        "structured": np.array([(1, 2.5), (3, np.nan)] * (n // 2), dtype=[("a", "i4"), ("b", ">f8")]),
+        "0-d": np.array(2.5),
+        "empty": np.empty((0, 3), dtype="f4"),
+        "masked": np.ma.masked_less(floats, 0.5),
+        "objects": np.array([{"a": 1}, None, "x"] * (n // 3), dtype=object),
+        "big-endian": floats.astype(">f8"),
+        "Fortran order": np.asfortranarray(floats.reshape(4, -1)),
+        "strided": floats[::3],
+        "complex": floats * 1j,
+        "half": floats.astype("f2"),
+        "bools": floats > 0.5,
+    }
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    values["sparse"] = scipy_sparse.random(n // 10, 10, density=0.3, format="csr", random_state=1)
+    try:
+        import pandas as pd
+    except ImportError:
+        return values
+    frame = pd.DataFrame({"x": floats, "s": ["a", "b"] * (n // 2), "c": pd.Categorical(["u", "v"] * (n // 2))})
+    return {**values, "frame": frame, "series": frame["x"].rename("other")}
+
+
+@pytest.mark.parametrize("n", [12, 120_000], ids=["small", "large"])
+@pytest.mark.parametrize("way", ["shared", "wire"])
+def test_every_kind_of_value_goes_and_comes_back_as_it_was(
+    n: int, way: str, session: Any, cell: Any, shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "wire":
+        monkeypatch.setattr(session.wire, "_shares_memory", lambda engine_id: False)
+    shell.user_ns["values"] = values = kinds(n)
+    cell("%pxrun -t 0 back = {name: (value, type(value).__name__) for name, value in values.items()}")
+    (back,) = shell.user_ns["back"]
+    assert back.keys() == values.keys()
+    for name, (value, there) in back.items():
+        assert there == type(values[name]).__name__, name
+        if name == "sparse":
+            assert (value != values[name]).nnz == 0
+            continue
+        assert is_equal(value, values[name]), name
+        assert getattr(value, "dtype", None) is None or value.dtype == values[name].dtype, name
+    assert back["Fortran order"][0].flags.f_contiguous
+    assert not back["Fortran order"][0].flags.c_contiguous
+
+
+def test_two_names_of_one_array_stay_one(cell: Any, shell: Any) -> None:
+    a = np.zeros(BIG)
+    shell.user_ns.update(pair=[a, a], np=np)
+    assert cell("%pxrun pair[0] is pair[1]").same()
+    cell("%pxrun -t 0 both = [big := np.ones(200_000), big]")
+    (both,) = shell.user_ns["both"]
+    assert both[0] is both[1]
+
+
+@pytest.mark.parametrize("make", ["threading.Lock()", "(n for n in [1])"])
+def test_what_cannot_travel_is_an_error_that_says_why(make: str, cell: Any, shell: Any) -> None:
+    cell(f"import threading\nstays = {make}")
+    with pytest.raises(PxPickleError, match=r"`stays` .* cannot travel"):
+        cell("%pxpush stays")
