@@ -161,7 +161,7 @@ class Connection:
                 memo.remove(self.cluster)
         finally:
             for one in _launchers(self.cluster):
-                if hasattr(one, "_stop_waiting"):  # a thread over ssh; the engine is no longer our concern
+                if isinstance(one, launchers.SSHLauncher) and hasattr(one, "_stop_waiting"):  # it would log in for ever
                     one._stop_waiting.set()
             if self.reaper is not None:
                 self.reaper.dismiss()
