@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 # everything that a test can use
-EXTRAS ?= cython r octave numba expr plot arviz
+EXTRAS ?= cython r octave numba expr plot arviz mpi
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/pxtools-is-set-up

@@ -59,7 +59,22 @@ def missing_packages():
         lost["tmux"] = "no tmux: tests in a terminal are skipped"
     if not shutil.which("chromium") and not shutil.which("google-chrome"):
         lost["chromium"] = "no Chromium: tests in JupyterLab are skipped"
+    if not shutil.which("mpiexec"):
+        lost["openmpi-bin"] = "no MPI: tests of MPI engines are skipped"
+    if may_install_servers():
+        for program, packages in SERVERS.items():
+            if not shutil.which(program):
+                lost.update(dict.fromkeys(packages, f"no {program}: tests of engines on other hosts are skipped"))
     return lost
+
+
+#: program -> the packages that bring it; only tests need these, and start them by themselves
+SERVERS = {"ip": ["iproute2"], "sshd": ["openssh-server"], "slurmctld": ["slurm-wlm", "munge"]}
+
+
+def may_install_servers():
+    """Return whether this is a container: elsewhere the packages would start services of their own."""
+    return os.geteuid() == 0 and not Path("/run/systemd/system").exists() and Path("/usr/sbin/policy-rc.d").exists()
 
 
 def has_libc_headers(compiler):

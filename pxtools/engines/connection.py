@@ -165,7 +165,7 @@ class Connection:
                 memo.remove(self.cluster)
         finally:
             for one in _launchers(self.cluster):
-                if hasattr(one, "_stop_waiting"):  # a thread over ssh; the engine is no longer our concern
+                if isinstance(one, launchers.SSHLauncher) and hasattr(one, "_stop_waiting"):  # it would log in for ever
                     one._stop_waiting.set()
             if self.reaper is not None:
                 self.reaper.dismiss()
@@ -276,15 +276,25 @@ def stop_quickly(cluster: Any) -> None:
     Local engines are ended with SIGKILL first: their orderly end takes half a second each and prints a page of
     "event loop stopped" into their logs, which ipyparallel then shows.
     """
+    helpers = _family(cluster.controller.pid)[1:] if cluster.controller is not None else []
     for pid in _processes(cluster)[1:]:
-        try:
-            family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-            for process in family:
-                process.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
+        _kill(_family(pid))
     with contextlib.suppress(Exception):  # a job that has ended already cannot be stopped; the controller can
         cluster.stop_engines_sync()
     cluster.stop_controller_sync()
+    _kill(helpers)  # a controller that is slow to end is killed, and leaves them
     cluster.engines.clear()
     cluster.update_cluster_file()
+
+
+def _family(pid: int) -> list[Any]:
+    try:
+        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: list[Any]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -132,9 +132,12 @@ class Session:
     def start(self, n: int | None = None, **options: Any) -> list[int]:
         """Start a cluster (see `pxtools.engines.start`) in place of the one in use; return its engines."""
         n = hosts.n_or_cores(n, options)
+        options, min_engines, timeout_s = hosts.without_waiting(options)
         display = self.progress(f"starting {n or ''} engines")
         try:
             self._use(start(n, **options))
+            if min_engines:
+                self.wait(min_engines, timeout_s)
         finally:
             display.close()
         return self.wire.ids

@@ -9,6 +9,7 @@ from typing import Any
 
 from pxtools.engines import Connection, Wire
 from pxtools.engines.connection import wait_for
+from pxtools.engines.kinds import find_kind
 from pxtools.engines.wire import name_engines
 from pxtools.errors import PxClusterError
 
@@ -75,6 +76,17 @@ def wait(wire: Wire, n: int | None, timeout_s: float | None) -> None:
     if connection.cluster is None:
         raise PxClusterError("this cluster is known by its connection file only: nobody knows what is still to come.")
     wait_for(connection, n or len(connection.client.ids) + connection.pending, timeout_s)
+
+
+def without_waiting(options: dict[str, Any]) -> tuple[dict[str, Any], int | None, float | None]:
+    """Return what to start with, and how many engines to wait for after that, and how long.
+
+    A queue is waited for when the cluster is in use already: Ctrl-C, or too short a time, then ends the waiting and not
+    the job.
+    """
+    if not find_kind(options.get("engines", "local")).is_batch:
+        return options, None, None
+    return {**options, "min_engines": 0}, options.get("min_engines"), options.get("timeout_s")
 
 
 def is_one_job(wire: Wire) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from pxtools.errors import PxClusterError, PxUsageError
 from pxtools.remote import pickling
 from pxtools.session.core import Session
 from pxtools.session.hosts import differences
+from pxtools.session.run import Cell, run
 
 
 def test_every_launcher_of_ipyparallel_is_known() -> None:
@@ -177,3 +179,23 @@ def test_a_function_of_another_python_is_refused_before_its_code_is_read(monkeyp
         packed = pickling.pack(namespace["f"], namespace)
     with pytest.raises(TypeError, match=r"functions of Python 3\.99 cannot run in Python 3"):
         pickling.unpack(packed, namespace, {})
+
+
+OTHER = os.environ.get("PXTOOLS_TEST_PYTHON", "")
+
+
+@pytest.mark.skipif(not OTHER, reason="PXTOOLS_TEST_PYTHON names no other Python (with ipyparallel and NumPy)")
+def test_an_engine_of_another_python_runs_cells_and_refuses_functions() -> None:
+    lines: list[str] = []
+    session = Session({"__name__": "__main__", "offset": 4}, notify=lines.append)
+    session.start(1, launcher_options={"engine_cmd": [OTHER, "-m", "ipyparallel.engine"]})
+    try:
+        assert any(line.startswith("versions differ (engine 0: Python ") for line in lines)
+        assert list(run(session, Cell("def g(x): return x + offset\ng(px_rank)")).last) == [4]
+        exec("def f(x): return x + offset", session.namespace)
+        error = run(session, Cell("f(1)")).error
+        assert isinstance(error, TypeError)
+        assert "functions of Python" in str(error)
+        assert list(run(session, Cell("px_size")).last) == [1]
+    finally:
+        session.stop()

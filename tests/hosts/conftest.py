@@ -187,6 +187,7 @@ def _start_slurm(folder: Path, at_end: contextlib.ExitStack) -> None:
         at_end.callback(process.terminate)
         if name == "munged":
             _until((folder / "run" / "munge").exists, folder / "munged.out")
+    at_end.callback(run, "scancel", "--user=root", check=False)  # jobs that a failed test left
     _until(lambda: "idle" in run("sinfo", "-h", "-o", "%T", check=False), folder / "slurmctld.out")
 
 

@@ -48,6 +48,7 @@ def test_engines_share_a_communicator_and_are_replaced_as_one(own: Any, values: 
     before = own.wire.engines[0]["pid"]
     assert own.resize(2) == [0, 1]
     assert before not in [said["pid"] for said in own.wire.engines.values()]
+    assert state.collect(own, "offset", how="list") == [4, 4]  # which sends nothing
     assert values(own, "MPI.COMM_WORLD.allreduce(px_rank + 1)") == [3, 3]
     assert values(own, "(root(offset), CONSTANT)") == [(2.0, 7), (2.0, 7)]
     own.namespace["offset"] = 9

@@ -31,12 +31,12 @@ def until_the_queue_is_empty() -> list[str]:
 
 def test_a_start_does_not_wait_for_the_queue(slurm: Path, own: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    assert own.start(2, engines="slurm", launcher_options=["options=--begin=now+1hour"]) == []
+    later = {"engines": "slurm", "launcher_options": ["options=--begin=now+1hour"]}
+    with pytest.raises(PxClusterError, match=r"0 of 1 engines came up within 0\.5 s"):  # which does not end the job
+        own.start(2, **later, min_engines=1, timeout_s=0.5)
     assert re.search(r"0 of 2 engines are here \(job \d+ PENDING \(BeginTime\)\); the others join", own.notices[0])
     with pytest.raises(PxClusterError, match=r"no engine has come yet.*PENDING(.|\n)*%pxcluster wait -n 1"):
         own.targets()
-    with pytest.raises(PxClusterError, match=r"0 of 1 engines came up within 0\.5 s"):
-        own.wait(1, timeout_s=0.5)
     assert len(queue()) == 1
     own.stop()
     assert until_the_queue_is_empty() == []

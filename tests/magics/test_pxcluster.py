@@ -32,6 +32,9 @@ def test_a_busy_engine_is_shown_as_busy(cell: Any, shell: Any) -> None:
         ("%pxcluster resize", "%pxcluster resize -n 4"),
         ("%pxcluster resize -n 0", "%pxcluster resize -n 4"),
         ("%pxcluster start -n many", "-n"),
+        ("%pxcluster start --engines mpi -O mpi_arg=x", "no option `mpi_arg`. Did you mean `mpi_args`"),
+        ("%pxcluster start --engines ssh", "-O hosts=alpha=2,beta=2"),
+        ("%pxcluster start --noblock --min-engines 2", "give one of them"),
     ],
 )
 def test_usage_mistakes_say_what_to_type(line: str, words: str, cell: Any) -> None:
@@ -42,6 +45,14 @@ def test_usage_mistakes_say_what_to_type(line: str, words: str, cell: Any) -> No
 def test_a_missing_file_is_named_and_the_cluster_in_use_stays(cell: Any) -> None:
     with pytest.raises(PxClusterError, match=r"nowhere\.json"):
         cell("%pxcluster connect --file nowhere.json")
+    assert list(cell("%pxrun px_rank")) == [0, 1, 2, 3]
+
+
+def test_nothing_is_waited_for_when_all_engines_are_here(cell: Any, capsys: Any) -> None:
+    cell("%pxcluster wait")
+    assert capsys.readouterr().out == "4 engines\n"
+    with pytest.raises(PxClusterError, match=r"4 of 5 engines came up within 0\.1 s"):
+        cell("%pxcluster wait -n 5 --timeout 0.1")
     assert list(cell("%pxrun px_rank")) == [0, 1, 2, 3]
 
 
