@@ -23,7 +23,7 @@ print(json.dumps({option: action.nargs != 0 for action in magic.parser._actions 
 """
 CASES = [
     ("rpy2.ipython.rmagic", "RMagics", "R", PxR.pxR),
-    ("oct2py.ipython", "OctaveMagics", "octave", PxOctave.pxoctave),
+    ("oct2py.ipython.octavemagic", "OctaveMagics", "octave", PxOctave.pxoctave),
 ]
 
 
@@ -37,5 +37,5 @@ def test_every_option_of_the_languages_own_magic_is_taken(module: str, cls: str,
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     theirs = json.loads(done.stdout.splitlines()[-1])
     taken = {o: action.nargs != 0 for action in ours.parser._actions for o in action.option_strings}
-    assert len(theirs) > 10
+    assert len(theirs) > 6
     assert {option: taken.get(option) for option in theirs} == theirs
