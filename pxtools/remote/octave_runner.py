@@ -6,6 +6,7 @@ import importlib.util
 import io
 import itertools
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,9 @@ from pxtools.remote.engine import Engine, Message, receive, send_back
 from pxtools.remote.octave_values import Converter
 
 _MIME = {"svg": "image/svg+xml", "png": "image/png", "jpg": "image/jpeg"}
+
+#: where a cell may define a function; whether it did, Octave knows
+_FUNCTION = re.compile(r"^\s*function\s+(?:[^=\n(]*=\s*)?([A-Za-z_]\w*)", re.MULTILINE)
 
 #: functions that the runner calls, one file each; an error is written to a file, with the line of the cell
 _HELPERS = {
@@ -87,8 +91,12 @@ class Octave:
         for name, text in _HELPERS.items():
             (self.folder / f"{name}.m").write_text(text)
         self._cells = itertools.count(1)
+        #: functions that cells have defined, perhaps
+        self.defined: list[str] = []
         self.quietly(f"addpath ('{self.folder}'); set (0, 'defaultfigurevisible', 'off');")
         self.quietly("warning ('off', 'Octave:gnuplot-graphics');")
+        for event in ("crash", "sighup", "sigterm"):  # no file `octave-workspace` in the user's folder at the end
+            self.quietly(f"{event}_dumps_octave_core (false);")
 
     def quietly(self, code: str) -> None:
         """Run code of our own; what it prints is dropped."""
@@ -148,6 +156,7 @@ def run(engine: Engine, message: Message) -> Message:
     if message["plot"]["device"] not in _MIME:
         raise PxUsageError(f"-f {message['plot']['device']}: pictures come as {', '.join(_MIME)}.")
     octave, converter = current(engine), Converter()
+    octave.defined = list(dict.fromkeys([*octave.defined, *functions_of(message["code"])]))
     for name, source in message["arguments"]:
         octave.session.push(name, converter.to_octave(_given(engine, source), name), verbose=False)
     if message["seed"] is not None:
@@ -171,6 +180,17 @@ def _given(engine: Engine, source: str) -> Any:
     for part in attributes:
         value = getattr(value, part)
     return value
+
+
+def functions_of(code: str) -> list[str]:
+    r"""Return the names of functions that a cell may define.
+
+    Examples
+    --------
+    >>> functions_of("function r = cube (x)\n  r = x^3;\nend\nfunction plain\nend")
+    ['cube', 'plain']
+    """
+    return _FUNCTION.findall(code)
 
 
 def _seed(octave: Octave, seed: int, rank: int) -> None:

@@ -76,6 +76,8 @@ class Session:
         self.overrides: dict[str, Packed] = {}
         #: name -> how it was scattered (`pxtools.session.scatter.Cut`)
         self.cuts: dict[str, Any] = {}
+        #: what R and Octave hold, for new engines (`pxtools.session.languages.Memory`); None before their first cell
+        self.memory: Any = None
         self._wire: Wire | None = None
         #: results by item number of a map that did not come to its end
         self.unfinished_map: dict[int, Any] = {}
@@ -175,7 +177,7 @@ class Session:
     def disconnect(self) -> None:
         """Leave the cluster; stop it if it is to end with the notebook."""
         wire, self._wire = self._wire, None
-        self.ledger = Ledger()
+        self.ledger, self.memory = Ledger(), None
         for remembered in (self.imports, self.overrides, self.cuts, self._released):
             remembered.clear()
         if wire is not None:
@@ -188,6 +190,7 @@ class Session:
         if hosts.is_one_job(wire):
             return self._replace_all(n)
         if n > len(have):
+            self._remember(wire)
             hosts.add(wire, n)
         elif n < len(have):
             frozen = wire.frozen()
@@ -204,6 +207,7 @@ class Session:
         if hosts.is_one_job(wire):
             return self._replace_all(len(wire.alive) or wire.connection.asked)
         old = parse_targets(targets, wire.alive, self.namespace)
+        self._remember(wire)
         wire.connection.start_more(len(old))
         self._end(wire, old)
         self._welcome(wire)
@@ -213,6 +217,7 @@ class Session:
         """Stop engines that share one communicator, start `n` in their place, under the same numbers."""
         wire = self._startable()
         names = set().union(*self.ledger.from_notebook.values())
+        self._remember(wire)
         wire.connection.start_anew(n)
         wire.engines.clear()
         self.ledger.keep_only(())
@@ -235,6 +240,11 @@ class Session:
             )
         return wire
 
+    def _remember(self, wire: Wire) -> None:
+        """Take from R and Octave what new engines are to get."""
+        if self.memory is not None:
+            self.memory.take(wire, [i for i in wire.ids if i in wire.engines])
+
     def _end(self, wire: Wire, engines: list[int]) -> None:
         wire.connection.stop_engines(engines, {i: pid for i, pid in wire.local_pids().items() if i in engines})
 
@@ -244,6 +254,8 @@ class Session:
         wire.connection.count()
         names = set(names).union(*self.ledger.from_notebook.values())  # also of engines that have just gone
         self.ledger.keep_only(wire.alive)
+        if new and self.memory is not None:
+            self.memory.give(wire, new)
         if not new or not (names or self.imports or self.overrides):
             return
         names = {n for n in names if not isinstance(self.namespace.get(n), PerEngine)}  # theirs alone
