@@ -1,8 +1,9 @@
 """Differential evolution with an archive of the past, snooker and mixture moves: the default sampler.
 
-The chains of a group learn from their common archive during warm-up: it grows, its older half is dropped at a quarter
-and at half of the warm-up, and a mixture of t distributions is fitted to it four times. At the end of the warm-up
-archive and mixture are frozen. From then on every move keeps the target exactly, and chains are independent.
+The chains of a group learn from their common archive during warm-up, which has eight parts: the archive grows; after
+each of the first ones its older half is dropped, and after each one a mixture of t distributions is fitted to it. The
+density is flattened at first, so that chains find modes that they did not start in. At the end of the warm-up archive
+and mixture are frozen. From then on every move keeps the target exactly, and chains are independent.
 
 References
 ----------
@@ -37,9 +38,15 @@ SNOOKER_CHANCE = 0.1
 #: share of mixture moves, and the acceptance below which they are not worth their calls
 MIXTURE_CHANCE = 0.4
 MIXTURE_WORTH = 0.05
-#: the density is raised to these powers in the parts of the warm-up; the archive is looked at after each part
-POWERS = (0.1, 0.3, 0.6, 1.0, 1.0, 1.0, 1.0, 1.0)
-PARTS = len(POWERS)
+#: the density is raised to these powers in the parts of the warm-up; the archive is looked at after each part. The
+#: flatter powers find narrow modes, but a posterior with vague priors has no end there: chains that run away in the
+#: first part, farther than this many spreads of the first archive, are put back and go on with the steeper powers
+FLAT = (0.005, 0.015, 0.05, 0.15, 0.4, 1.0, 1.0, 1.0)
+STEEP = (0.005, 0.1, 0.3, 0.6, 1.0, 1.0, 1.0, 1.0)
+PARTS = len(FLAT)
+RUNAWAY = 4.0
+#: at so many looks the older half of the archive is dropped; after flat powers fewer, for it remembers far modes
+DROPS: dict[tuple[float, ...], int] = {FLAT: 5, STEEP: 7}
 #: points that the archive holds when it is frozen, about; and before the first step
 ARCHIVE_SIZE = 4_000
 FIRST_ARCHIVE = 10
@@ -79,6 +86,10 @@ class DemczState:
         Proposed and accepted differences, snooker and mixture moves since the last look at the archive.
     stats : GroupStats
         The counters.
+    powers : tuple of float
+        What the density is raised to in the parts of the warm-up.
+    home : tuple of arrays or None
+        Until the first look: the first positions, their values, and the first archive.
     """
 
     group: int
@@ -96,6 +107,8 @@ class DemczState:
     n_done: int
     moves: NDArray[np.int64]
     stats: GroupStats
+    powers: tuple[float, ...] = FLAT
+    home: tuple[Floats, Floats, Floats] | None = None
     sampler: str = "auto"
 
     @property
@@ -106,7 +119,7 @@ class DemczState:
     @property
     def power(self) -> float:
         """What the density is raised to in this part of the warm-up."""
-        return (*POWERS, 1.0)[sum(look <= self.n_done for look in self.looks)]
+        return (*self.powers, 1.0)[sum(look <= self.n_done for look in self.looks)]
 
     @property
     def store_every(self) -> int:
@@ -169,7 +182,7 @@ def advance(target: Target, state: DemczState, n_steps: int) -> Chunk:
         parts.append(_walk(target, state, generator, stop - state.n_done))
         state = parts[-1].state
         if state.n_done in state.looks:
-            state = _look(state, generator)
+            state = _look(_put_back(state), generator)
     n_chains, n_params = state.positions.shape
     draws = np.concatenate([np.empty((n_chains, 0, n_params)), *(part.draws for part in parts)], axis=1)
     values = np.concatenate([np.empty((n_chains, 0)), *(part.values for part in parts)], axis=1)
@@ -184,7 +197,8 @@ def _begin(target: Target, state: DemczState, generator: Generator) -> DemczStat
     ]
     positions, values = np.array([f[0] for f in found]), np.array([f[1] for f in found])
     stats = replace(state.stats, n_evaluations=sum(f[2] for f in found), initial=positions, is_compiled=COMPILED)
-    return replace(state, positions=positions, values=values, redraw=None, stats=stats)
+    home = (positions, values, state.archive)
+    return replace(state, positions=positions, values=values, redraw=None, stats=stats, home=home)
 
 
 def _walk(target: Target, state: DemczState, generator: Generator, n_steps: int) -> Chunk:
@@ -243,10 +257,21 @@ def _walk(target: Target, state: DemczState, generator: Generator, n_steps: int)
     return Chunk(draws, kept_values, state)
 
 
+def _put_back(state: DemczState) -> DemczState:
+    """After the first part: undo it if the chains ran away from where they started."""
+    if state.home is None:
+        return state
+    positions, values, archive = state.home
+    new = state.archive[len(archive) :]
+    if len(new) == 0 or (_spread(new) <= RUNAWAY * _spread(archive)).all():
+        return replace(state, home=None)
+    return replace(state, positions=positions, values=values, archive=archive, powers=STEEP, home=None)
+
+
 def _look(state: DemczState, generator: Generator) -> DemczState:
     """Drop what is old, fit the mixture anew; after the last look nothing changes any more."""
     archive = state.archive
-    if state.n_done <= state.looks[PARTS // 2]:
+    if state.n_done <= state.looks[DROPS[state.powers] - 1]:
         archive = archive[len(archive) // 2 :]
     proposed, accepted = state.moves[:, 2]
     is_last = state.n_done == state.warmup
