@@ -8,13 +8,14 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/pxtools-is-set-up
 KERNELS := $(wildcard pxtools/kernels/*.pyx pxtools/kernels/*.pxd)
 
-.PHONY: help setup demo test check check-format check-lint check-types check-contracts fix bench kernels clean
+.PHONY: help setup demo test check check-format check-lint check-types check-contracts fix bench rivals kernels clean
 
 help:
 	@echo "make demo     sample three Gaussians in a real kernel on local engines; see build/demo/"
 	@echo "make test     every test          (one file: make test ARGS=tests/test_errors.py)"
 	@echo "make check    format, lint, types, import contracts        (make fix repairs the first two)"
 	@echo "make bench    every benchmark     (one: make bench ARGS=benchmarks/NAME.py)"
+	@echo "make rivals   emcee, zeus, PyMC, nutpie for benchmarks/samplers.py, in build/rivals"
 	@echo "make kernels  compile the kernels and show what the compiler says"
 	@echo "make clean    remove what was built, .venv too"
 
@@ -51,6 +52,10 @@ fix: $(STAMP)
 bench: $(STAMP)
 	@set -e; for script in $(or $(ARGS),$(sort $(wildcard benchmarks/*.py))); do \
 		echo "== $$script"; $(PY) $$script; done
+
+rivals: $(STAMP)
+	UV_PROJECT_ENVIRONMENT=build/rivals UV_PYTHON_DOWNLOADS=never uv sync --python $(PYTHON) --no-default-groups \
+		--group rivals --extra numba
 
 kernels: $(STAMP)
 	$(PY) setup.py build_ext --inplace --force

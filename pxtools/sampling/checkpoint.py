@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +34,21 @@ class Checkpoint:
         What the function was made of: another one need not give the same bits.
     chunks : list by group of list of Chunk
         The draws so far; the last chunk has the state from which to go on.
+    fingerprint : str
+        Of the target's code and values; empty where there is none to read.
     """
 
     plan: SamplePlan
     target_tier: str
     chunks: list[list[Chunk]]
+    fingerprint: str = ""
 
 
 def write(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write beside the file and rename: a crash, or a kill, leaves the old file or the new one."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    joined = Checkpoint(checkpoint.plan, checkpoint.target_tier, [_joined(group) for group in checkpoint.chunks])
+    joined = replace(checkpoint, chunks=[_joined(group) for group in checkpoint.chunks])
     try:
         with open(partial, "wb") as file:
             file.write(MAGIC)
@@ -83,7 +86,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     return stored
 
 
-def check_same(stored: Checkpoint, plan: SamplePlan, target_tier: str, path: object) -> None:
+def check_same(stored: Checkpoint, plan: SamplePlan, target_tier: str, fingerprint: str, path: object) -> None:
     """Refuse to go on with another run than the one that was stored.
 
     Raises
@@ -95,6 +98,8 @@ def check_same(stored: Checkpoint, plan: SamplePlan, target_tier: str, path: obj
     different = [name for name in names if not _is_equal(getattr(stored.plan, name), getattr(plan, name))]
     if stored.target_tier != target_tier:
         different.append(f"target tier ({stored.target_tier} then, {target_tier} now)")
+    if stored.fingerprint and fingerprint and stored.fingerprint != fingerprint:
+        different.append(f"`{plan.target_name}` itself (its code, or a value that it uses)")
     if different:
         raise PxUsageError(
             f"{path} holds another run; different: {', '.join(different)}.\n"

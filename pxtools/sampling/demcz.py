@@ -1,8 +1,9 @@
 """Differential evolution with an archive of the past, snooker and mixture moves: the default sampler.
 
-The chains of a group learn from their common archive during warm-up: it grows, its older half is dropped at a quarter
-and at half of the warm-up, and a mixture of t distributions is fitted to it four times. At the end of the warm-up
-archive and mixture are frozen. From then on every move keeps the target exactly, and chains are independent.
+The chains of a group learn from their common archive during warm-up, which has eight parts: the archive grows; after
+each of the first ones its older half is dropped, and after each one a mixture of t distributions is fitted to it. The
+density is flattened at first, so that chains find modes that they did not start in. At the end of the warm-up archive
+and mixture are frozen. From then on every move keeps the target exactly, and chains are independent.
 
 References
 ----------
@@ -35,9 +36,15 @@ SNOOKER_CHANCE = 0.1
 #: share of mixture moves, and the acceptance below which they are not worth their calls
 MIXTURE_CHANCE = 0.4
 MIXTURE_WORTH = 0.05
-#: the density is raised to these powers in the parts of the warm-up; the archive is looked at after each part
-POWERS = (0.1, 0.3, 0.6, 1.0, 1.0, 1.0, 1.0, 1.0)
-PARTS = len(POWERS)
+#: the density is raised to these powers in the parts of the warm-up; the archive is looked at after each part. The
+#: flatter powers find narrow modes, but a posterior with vague priors has no end there: chains that run away in the
+#: first part, farther than this many spreads of the first archive, are put back and go on with the steeper powers
+FLAT = (0.005, 0.015, 0.05, 0.15, 0.4, 1.0, 1.0, 1.0)
+STEEP = (0.005, 0.1, 0.3, 0.6, 1.0, 1.0, 1.0, 1.0)
+PARTS = len(FLAT)
+RUNAWAY = 4.0
+#: at so many looks the older half of the archive is dropped; after flat powers fewer, for it remembers far modes
+DROPS: dict[tuple[float, ...], int] = {FLAT: 5, STEEP: 7}
 #: points that the archive holds when it is frozen, about; and before the first step
 ARCHIVE_SIZE = 4_000
 FIRST_ARCHIVE = 10
@@ -63,6 +70,10 @@ class DemczState(GroupState):
         Probabilities of a mixture move and of a snooker move.
     moves : (2, 3) array
         Proposed and accepted differences, snooker and mixture moves since the last look at the archive.
+    powers : tuple of float
+        What the density is raised to in the parts of the warm-up.
+    home : DemczState or None
+        Until the first look: the state at the start points.
     """
 
     jitter: Floats
@@ -70,6 +81,8 @@ class DemczState(GroupState):
     mixture: Mixture
     chances: Floats
     moves: NDArray[np.int64]
+    powers: tuple[float, ...] = FLAT
+    home: Self | None = None
 
     @property
     def stops(self) -> list[int]:
@@ -79,12 +92,16 @@ class DemczState(GroupState):
     @property
     def power(self) -> float:
         """What the density is raised to in this part of the warm-up."""
-        return (*POWERS, 1.0)[sum(look <= self.n_done for look in self.stops)]
+        return (*self.powers, 1.0)[sum(look <= self.n_done for look in self.stops)]
 
     @property
     def store_every(self) -> int:
         """Steps between additions to the archive."""
         return max(1, len(self.positions) * self.warmup // (2 * ARCHIVE_SIZE))
+
+    def begun(self) -> Self:
+        """Return the state with its start points to go back to."""
+        return replace(self, home=self)
 
     def walk(self, target: Target, common: dict[str, Any], accepted: NDArray[np.int64]) -> Any:
         """Return the kernel's walk to the next look at the archive."""
@@ -114,12 +131,23 @@ class DemczState(GroupState):
     def after(self, walk: Any, generator: Generator) -> Self:
         """Return the state with a longer archive, looked at when it is time."""
         moved = replace(self, archive=np.array(walk.archive), moves=np.array(walk.moves))
-        return moved.look(generator) if moved.n_done in moved.stops else moved
+        return moved.put_back().look(generator) if moved.n_done in moved.stops else moved
+
+    def put_back(self) -> Self:
+        """After the first part: undo it if the chains ran away from where they started."""
+        home = self.home
+        if home is None:
+            return self
+        new = self.archive[len(home.archive) :]
+        if len(new) == 0 or (_spread(new) <= RUNAWAY * _spread(home.archive)).all():
+            return replace(self, home=None)
+        back = {name: getattr(home, name) for name in ("positions", "shown", "values", "blobs", "archive")}
+        return replace(self, **back, powers=STEEP, home=None)
 
     def look(self, generator: Generator) -> Self:
         """Drop what is old, fit the mixture anew; after the last look nothing changes any more."""
         archive = self.archive
-        if self.n_done <= self.stops[PARTS // 2]:
+        if self.n_done <= self.stops[DROPS[self.powers] - 1]:
             archive = archive[len(archive) // 2 :]
         proposed, accepted = self.moves[:, 2]
         is_last = self.n_done == self.warmup

@@ -127,6 +127,10 @@ class GroupState:
         """The steps at which a walk pauses: the end of the warm-up, and where the sampler looks at what it learns."""
         return [self.warmup]
 
+    def begun(self) -> Self:
+        """Return the state with what the sampler wants to remember of its start points, which are evaluated now."""
+        return self
+
     def walk(self, target: Target, common: dict[str, Any], accepted: NDArray[np.int64]) -> Any:
         """Return a kernel's walk from here; `common` are the arguments that every kernel takes.
 
@@ -292,7 +296,7 @@ def _evaluate(target: Target, state: GroupState, generator: Generator, is_compil
     blob, blobs = _first_blobs(target, shown, [one[3] for one in found])
     return replace(
         state, positions=positions, shown=shown, values=values, redraw=None, stats=stats, blob=blob, blobs=blobs
-    )
+    ).begun()
 
 
 def _first_blobs(target: Target, points: Floats, results: Sequence[Any]) -> tuple[Blobs | None, list[Blob] | None]:

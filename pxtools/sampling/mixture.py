@@ -12,6 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 #: points that a fit looks at, steps of expectation-maximisation, and the most components
 MAX_POINTS = 1_000
@@ -122,30 +123,55 @@ def _best(
 
 def _em(points: Floats, n_components: int, generator: Generator) -> tuple[tuple[Floats, Floats, Floats], float]:
     """Fit by expectation-maximisation from spread-out centres; return the fit and the mean log-likelihood."""
-    ridge = RIDGE * np.eye(points.shape[1])
-    shares = _nearest(points, _spread_centres(points, n_components, generator))
+    shares = np.ascontiguousarray(_nearest(points, _spread_centres(points, n_components, generator)).T)
+    rows, columns = np.tril_indices(points.shape[1])
+    # moments are sums over these, and log-densities are linear in them: (n_features, n_points)
+    features = np.vstack([np.ones(len(points)), points.T, points.T[rows] * points.T[columns]])
     mean_log_likelihood = -np.inf
     for _ in range(EM_STEPS if n_components > 1 else 1):
-        totals = shares.sum(axis=0) + 1e-10
-        weights = totals / totals.sum()
-        means = np.einsum("nk,nd->kd", shares, points) / totals[:, np.newaxis]
-        covs = np.empty((n_components, *ridge.shape))
-        logs = np.empty_like(shares)
-        for k in range(n_components):
-            offsets = points - means[k]
-            covs[k] = np.einsum("ni,nj->ij", offsets * shares[:, k : k + 1], offsets) / totals[k] + ridge
-            factor = cholesky(covs[k : k + 1])
-            scaled = np.einsum("ij,nj->ni", _inverse(factor)[0], offsets)
-            log_det = np.log(np.diagonal(factor[0])).sum()
-            logs[:, k] = np.log(weights[k]) - log_det - 0.5 * (scaled * scaled).sum(axis=1)
-        top = logs.max(axis=1, keepdims=True)
+        weights, means, covs = _maximise(shares, features, rows, columns)
+        logs = _log_densities(weights, means, covs, features, rows, columns)
+        top = logs.max(axis=0)
         shares = np.exp(logs - top)
-        sums = shares.sum(axis=1, keepdims=True)
+        sums = shares.sum(axis=0)
         shares /= sums
         before, mean_log_likelihood = mean_log_likelihood, float((top + np.log(sums)).mean())
         if mean_log_likelihood - before < 1e-3:
             break
     return (weights, means, covs), mean_log_likelihood
+
+
+def _maximise(shares: Floats, features: Floats, rows: Indices, columns: Indices) -> tuple[Floats, Floats, Floats]:
+    """Return weights, means and covariances for (n_components, n_points) shares."""
+    n_params = int(rows[-1]) + 1
+    moments = np.einsum("kn,fn->kf", shares, features)
+    totals = moments[:, 0] + 1e-10
+    means = moments[:, 1 : n_params + 1] / totals[:, np.newaxis]
+    covs = np.empty((len(shares), n_params, n_params))
+    below = moments[:, n_params + 1 :] / totals[:, np.newaxis] - means[:, rows] * means[:, columns]
+    covs[:, rows, columns] = covs[:, columns, rows] = below
+    # rounding may leave less than nothing of a component that holds (nearly) one point
+    diagonal = np.arange(n_params)
+    covs[:, diagonal, diagonal] = np.maximum(covs[:, diagonal, diagonal], 0.0) + RIDGE
+    return totals / totals.sum(), means, covs
+
+
+def _log_densities(
+    weights: Floats, means: Floats, covs: Floats, features: Floats, rows: Indices, columns: Indices
+) -> Floats:
+    """Return each component's weighted log-density up to a constant, (n_components, n_points)."""
+    factors = cholesky(covs)
+    inverses = _inverse(factors)
+    precisions = np.einsum("kji,kjl->kil", inverses, inverses)
+    shifts = np.einsum("kij,kj->ki", precisions, means)
+    log_dets = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+    constants = np.log(weights) - log_dets - 0.5 * (shifts * means).sum(axis=1)
+    twice = np.where(rows == columns, 0.5, 1.0)
+    slopes = np.column_stack([constants, shifts, -twice * precisions[:, rows, columns]])
+    logs = np.zeros((len(weights), features.shape[1]))
+    for slope, feature in zip(slopes.T, features, strict=True):
+        logs += slope[:, np.newaxis] * feature
+    return logs
 
 
 def _spread_centres(points: Floats, count: int, generator: Generator) -> Floats:

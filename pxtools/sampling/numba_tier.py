@@ -6,7 +6,6 @@ Numba is imported where it is asked for: engines run this.
 from __future__ import annotations
 
 import dis
-import hashlib
 import importlib
 import importlib.util
 import math
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from pxtools.errors import PxUsageError
 from pxtools.kernels.calls_numpy import result_at, value_at
 from pxtools.sampling.blobs import has_blobs
+from pxtools.sampling.fingerprint import key_of, used_globals
 from pxtools.sampling.group import stream
 from pxtools.sampling.plan import SamplePlan
 from pxtools.sampling.pointers import CTarget, why_python
@@ -136,7 +136,7 @@ def compile_target(function: types.FunctionType, n_params: int, is_scalar: bool)
     Exception
         Whatever Numba says.
     """
-    key = (n_params, is_scalar, _key(function, frozenset()))
+    key = (n_params, is_scalar, key_of(function, id))
     if key not in _compiled:
         _compiled[key] = _compile(function, n_params, is_scalar)
     return _compiled[key]
@@ -163,15 +163,11 @@ def _jitted(jit: Callable[..., Any], function: types.FunctionType, done: dict[in
     if any(step.opname == "RAISE_VARARGS" for step in dis.get_instructions(function)):
         raise TypeError(f"`{function.__name__}` raises exceptions on purpose")
     scope = dict(function.__globals__)
-    for name in _used(function):
+    for name in used_globals(function):
         if isinstance(scope.get(name), types.FunctionType):
             scope[name] = _jitted(jit, scope[name], dict(done))
     copy = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
     return jit(copy)
-
-
-def _used(function: types.FunctionType) -> list[str]:
-    return [name for name in function.__code__.co_names if name in function.__globals__]
 
 
 def _changes(function: types.FunctionType) -> bool:
@@ -181,23 +177,5 @@ def _changes(function: types.FunctionType) -> bool:
             return True
     if _CHANGING_METHODS & set(function.__code__.co_names):
         return True
-    helpers = [function.__globals__[name] for name in _used(function)]
+    helpers = [function.__globals__[name] for name in used_globals(function)]
     return any(isinstance(helper, types.FunctionType) and _changes(helper) for helper in helpers)
-
-
-def _key(thing: Any, seen: frozenset[int]) -> Any:
-    """Return what tells two functions, or two globals, apart by value."""
-    if isinstance(thing, types.FunctionType):
-        if id(thing) in seen:
-            return "itself"
-        seen |= {id(thing)}
-        cells = [cell.cell_contents for cell in thing.__closure__ or ()]
-        code = (thing.__code__.co_code, repr(thing.__code__.co_consts), thing.__code__.co_names, thing.__defaults__)
-        return (code, *(_key(thing.__globals__[name], seen) for name in _used(thing)), *(_key(c, seen) for c in cells))
-    if isinstance(thing, np.ndarray):
-        return (thing.dtype.str, thing.shape, hashlib.sha256(thing.tobytes()).digest())
-    if isinstance(thing, (int, float, str, bytes, bool, complex, type(None), np.generic)):
-        return (type(thing).__name__, repr(thing))
-    if isinstance(thing, (tuple, list)):
-        return (type(thing).__name__, *(_key(part, seen) for part in thing))
-    return id(thing)

@@ -14,6 +14,7 @@ from pxtools.errors import PxCancelled, PxTimeout, PxUsageError
 from pxtools.sampling import Samples, assemble, make_plan, resolve_target, start_groups
 from pxtools.sampling.checkpoint import Checkpoint, check_same, read, write
 from pxtools.sampling.diagnostics import ess_bulk, rhat
+from pxtools.sampling.fingerprint import fingerprint
 from pxtools.sampling.numba_tier import choose_tier
 from pxtools.sampling.run import CHUNK_S, next_chunk_size
 from pxtools.sampling.until import MOST_DRAWS, Until, next_look, read_until
@@ -132,9 +133,10 @@ def sample(
     gathering.more_modules |= packed.modules
     n_bundles = len(engines) if target.rows is not None else plan.n_groups
     run = _Run(session, plan, target.tier, ending, n_bundles)
+    run.fingerprint = fingerprint(function)
     run.notes += tier_notes
     if stored is not None:
-        check_same(stored, plan, target.tier, checkpoint)
+        check_same(stored, plan, target.tier, run.fingerprint, checkpoint)
         run.chunks = [list(group) for group in stored.chunks]
 
     def start() -> Pool:
@@ -211,6 +213,7 @@ class _Run:
         self.sizes: dict[tuple[int, ...], int] = {}
         self.began = time.perf_counter()
         self.engine_seconds = 0.0
+        self.fingerprint = ""
         self.notes: list[str] = []
         self.stored_at = self.began
         self.live_at, self.live = self.began, ""
@@ -285,7 +288,7 @@ class _Run:
         now = time.perf_counter()
         if self.ending.checkpoint is None or not (is_last or now > self.stored_at):
             return
-        write(self.ending.checkpoint, Checkpoint(self.plan, self.tier, self.chunks))
+        write(self.ending.checkpoint, Checkpoint(self.plan, self.tier, self.chunks, self.fingerprint))
         took = time.perf_counter() - now
         self.stored_at = now + max(_CHECKPOINT_S, 20 * took)
 

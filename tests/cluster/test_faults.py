@@ -118,10 +118,11 @@ def test_items_of_a_dead_engine_are_mapped_elsewhere(session: Session) -> None:
     assert map_on(session, slow, range(40)) == [n * n for n in range(40)]
 
 
-def test_draws_are_the_same_whether_an_engine_died_or_not(session: Session) -> None:
+@pytest.mark.parametrize("sampler", ["auto", "ram", "rwm"])
+def test_draws_are_the_same_whether_an_engine_died_or_not(session: Session, sampler: str) -> None:
     source = "def g(x, y):\n    import time\n    time.sleep(1e-4)\n    return -(x * x + y * y) / 2"
     g = define(session, source)
-    options = {"draws": 5_000, "chains": 4, "seed": 3, "sampler": "rwm"}
+    options = {"draws": 1_500, "warmup": 160, "chains": 8, "seed": 3, "sampler": sampler}
     kill_after(session, session.wire.ids[0], 0.4)
     survived = sample(session, g, **options)
     deadline = time.monotonic() + 10

@@ -41,6 +41,7 @@ def run(session):
             "warmup": 200,
             "chains": 12,
             "seed": 5,
+            "tier": "python",  # compiling is not what these tests wait for
         }
         return sample(session, session.namespace[name], **{**defaults, **options})
 
@@ -158,21 +159,92 @@ def test_noblock_gives_a_handle_that_can_be_asked_and_cancelled(run):
     assert 0 < samples.n_draws < 100_000
 
 
-def test_ctrl_c_keeps_what_there_is_and_leaves_the_engines_idle(run, session):
-    kept = []
-    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+def press_ctrl_c_when(is_time):
+    """Press Ctrl-C once the work has come as far as asked, however long that takes."""
+
+    def watch():
+        deadline = time.monotonic() + 120
+        while not is_time() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def test_ctrl_c_keeps_what_there_is_and_leaves_the_engines_idle(run, tmp_path):
+    kept, path = [], tmp_path / "run.px"
+    press_ctrl_c_when(lambda: path.exists() and all(sum(c.draws.shape[1] for c in g) for g in read(path).chunks))
     with pytest.raises(KeyboardInterrupt):
-        run("slow", draws=100_000, warmup=8, on_partial=kept.append)
+        run("slow", draws=100_000, warmup=8, checkpoint=path, on_partial=kept.append)
     assert kept[0].n_draws > 0
     assert run(draws=10).n_draws == 10
 
 
-def test_ctrl_c_in_the_warmup_is_a_keyboard_interrupt_and_nothing_else(run):
-    kept = []
-    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+def test_ctrl_c_in_the_warmup_is_a_keyboard_interrupt_and_nothing_else(run, tmp_path):
+    kept, path = [], tmp_path / "run.px"
+    press_ctrl_c_when(path.exists)
     with pytest.raises(KeyboardInterrupt):
-        run("slow", warmup=100_000, on_partial=kept.append)
+        run("slow", warmup=100_000, checkpoint=path, on_partial=kept.append)
     assert kept == []
+
+
+KILLED = """
+import sys
+from pxtools.session.core import Session
+from pxtools.session.sampling import sample
+import pxtools.session.sampling as module
+module._CHECKPOINT_S = 0.0
+session = Session({"__name__": "__main__"}, notify=lambda line: None)
+session.connect(file=sys.argv[1])
+exec(open(sys.argv[2]).read(), session.namespace)
+options = {"draws": 400, "warmup": 100, "chains": 8, "seed": 5, "sampler": sys.argv[4], "checkpoint": sys.argv[3]}
+sample(session, session.namespace["slow"], **options)
+"""
+
+
+@pytest.mark.parametrize("sampler", ["auto", "rwm"])
+def test_client_that_is_killed_leaves_a_file_to_go_on_from_bit_for_bit(sampler, run, session, tmp_path):
+    path, source = tmp_path / "run.px", tmp_path / "source.py"
+    source.write_text(SOURCE)
+    client = [sys.executable, "-c", KILLED, session.connection.cluster.cluster_file, str(source), str(path), sampler]
+    with subprocess.Popen(client) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if path.exists() and min(sum(c.draws.shape[1] for c in g) for g in read(path).chunks) > 0:
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    options = {"draws": 400, "warmup": 100, "chains": 8, "sampler": sampler, "bounds": None}
+    assert min(sum(c.draws.shape[1] for c in g) for g in read(path).chunks) < 400
+    resumed = run("slow", checkpoint=path, resume=True, **options)
+    np.testing.assert_array_equal(resumed.draws, run("slow", **options).draws)
+
+
+def test_resume_refuses_another_target_and_another_tier(run, session, tmp_path):
+    path = tmp_path / "run.px"
+    run(draws=10, checkpoint=path)
+    exec(SOURCE, session.namespace)  # defined again, the same
+    assert run(draws=20, checkpoint=path, resume=True).n_draws == 20
+    session.namespace["width"] = 0.05
+    with pytest.raises(PxUsageError, match=r"different: `density` itself \(its code, or a value that it uses\)"):
+        run(draws=20, checkpoint=path, resume=True)
+    session.namespace["width"] = 0.04
+    pytest.importorskip("numba")
+    with pytest.raises(PxUsageError, match=r"target tier \(python then, numba now\)"):
+        run(draws=20, checkpoint=path, resume=True, tier="numba")
+
+
+def test_target_and_its_data_travel_once_however_many_chunks_there_are(run, session):
+    session.namespace["data"] = np.random.default_rng(0).standard_normal(20_000)
+    exec("def with_data(x, y):\n    return -((data[:9] - x) ** 2).sum() - y * y", session.namespace)
+    options = {"bounds": None, "warmup": 300, "chains": 8}
+    before = session.ledger.bytes_sent
+    run("with_data", draws=20, **options)
+    once = session.ledger.bytes_sent - before
+    assert once >= session.namespace["data"].nbytes
+    before = session.ledger.bytes_sent
+    run("with_data", draws=4_000, **options)
+    assert session.ledger.bytes_sent - before < session.namespace["data"].nbytes / 10
 
 
 def test_magic_takes_the_options(cell, session, tmp_path):

@@ -103,7 +103,9 @@ def bowl(x, y):
 )
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_chains_start_anywhere_in_a_box(sampler, initial):
-    initial = run(sampling.resolve_target(bowl), initial=initial, sampler=sampler, chains=40, draws=5, seed=1).initial
+    initial = run(
+        sampling.resolve_target(bowl), initial=initial, sampler=sampler, chains=40, draws=5, warmup=16, seed=1
+    ).initial
     assert initial.shape == (40, 2)
     assert ((initial > [-2, 3]) & (initial < [-1, 4])).all()
     assert np.ptp(initial, axis=0).min() > 0.8
@@ -142,14 +144,12 @@ def half(x, y):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_start_outside_the_support_is_drawn_again_from_a_box_or_a_function(sampler):
-    target = sampling.resolve_target(half)
+    target, few = sampling.resolve_target(half), {"chains": 12, "draws": 5, "warmup": 16, "seed": 1}
     for initial in (sampling.Box((-1, 1)), lambda rng: rng.uniform(-1, 1, 2)):
-        samples = run(target, initial=initial, sampler=sampler, chains=12, draws=5, seed=1)
+        samples = run(target, initial=initial, sampler=sampler, **few)
         assert (samples.initial[:, 0] > 0).all()
         assert len(np.unique(samples.initial[:, 0])) == 12
-        np.testing.assert_array_equal(
-            samples.draws, run(target, initial=initial, sampler=sampler, chains=12, draws=5, seed=1).draws
-        )
+        np.testing.assert_array_equal(samples.draws, run(target, initial=initial, sampler=sampler, **few).draws)
 
 
 def test_starts_that_are_all_outside_are_explained():
