@@ -161,6 +161,19 @@ def test_loads_of_several_factors_and_diagonal_noise_are_spread_too(session: Any
     assert relative_error(result.mean, local.mean) <= 1e-12
 
 
+def test_sympys_block_matrices_are_taken_for_a_matrix_in_blocks(session: Any) -> None:
+    sp = pytest.importorskip("sympy")
+    Sigma, H, R = sp.MatrixSymbol("Sigma", 61, 61), sp.MatrixSymbol("H", 20, 61), sp.MatrixSymbol("R", 20, 20)
+    new = Sigma - Sigma * H.T * (R + H * Sigma * H.T).I * H * Sigma
+    cut = new.subs({Sigma: sp.blockcut(Sigma, (30, 31), (30, 31)), H: sp.blockcut(H, (10, 10), (30, 31))})
+    inputs = update_inputs("well", 61, 20)
+    given = {name: inputs[name] for name in ("Sigma", "H", "R")}
+    update = pxtools.formula({"new": cut}, [Sigma, H, R], "Sigma, R: positive_definite")
+    found = whole(update(**{**given, "Sigma": in_blocks(session, inputs["Sigma"])}).new)
+    assert relative_error(found, update(**given).new) <= 1e-13
+    assert np.array_equal(found, found.T)
+
+
 def test_an_asymmetric_or_indefinite_matrix_in_blocks_is_named(session: Any) -> None:
     update = pxtools.formula(PAIR, assumptions=SAID)
     inputs = update_inputs("well", 61, 20)
