@@ -74,6 +74,15 @@ def test_blocks_on_engines_give_the_plan_in_one_piece(targets: str, kind: str, s
         assert relative_error(result.new_mu, mean) <= 1e-14
 
 
+@pytest.mark.parametrize(("n", "k"), [(3, 2), (5, 1), (1, 1)])
+def test_engines_without_columns_and_single_rows_are_no_exception(n: int, k: int, session: Any) -> None:
+    inputs = update_inputs("well", n, k)
+    local = compile(PAIR, assumptions=SAID)(**inputs)
+    result = pxtools.formula(PAIR, assumptions=SAID)(**{**inputs, "Sigma": in_blocks(session, inputs["Sigma"])})
+    assert relative_error(whole(result.new_Sigma), local.new_Sigma) <= 1e-13
+    assert relative_error(result.new_mu, local.new_mu) <= 1e-13
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_blocks_of_several_tiles_are_symmetric_to_the_last_bit(order: str, session: Any, cell: Any) -> None:
     n, k = 2 * TILE + 70, 40
