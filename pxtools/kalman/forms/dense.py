@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pxtools.expr import CompiledFormula, NotPositiveDefinite, compile
 from pxtools.kernels.kalman_results import STEADY, Array, Filtered
+
+if TYPE_CHECKING:
+    from pxtools.expr import CompiledFormula
 
 #: what a plan costs more than the kernel, in flops that take as long: to be made, for each step, and its lower rate
 PLANNING, STEP_COST, RATE = 2e9, 2e7, 1.5
@@ -40,6 +43,8 @@ predicted_cov  = F*P*F.T + Q
 
 @cache
 def _formulas() -> tuple[CompiledFormula, CompiledFormula]:
+    from pxtools.expr import compile  # loads SciPy's BLAS
+
     step = compile(STEP, assumptions=STEP_SAID, name="step", form="sequential")
     return step, compile(PREDICTION, assumptions="x, c: vector; P, Q: positive_semidefinite", name="prediction")
 
@@ -108,6 +113,8 @@ def _step(
     x: Array, P: Array, F: Array, H: Array, Q: Array, R: Array, c: Array, row: Array, t: int
 ) -> tuple[Array, Array, Array, Array, float]:
     """Return filtered moments, moments predicted for the next step, and the log-likelihood; R is a diagonal."""
+    from pxtools.expr import NotPositiveDefinite
+
     update, prediction = _formulas()
     if not row.size:
         moved = prediction(x=x, P=P, F=F, Q=Q, c=c)
