@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["1000,500"])
     parser.add_argument("--threads", nargs="+", default=["1", "all"])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=100.0, help="begin no round after so many seconds")
     parser.add_argument("--blocked", action="store_true")
     parser.add_argument("--no-rivals", action="store_true", help="NumPy and SciPy only")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -41,6 +42,7 @@ def main() -> None:
         if count == "1":
             settings["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         command = [sys.executable, __file__, "--inside", "--sizes", *args.sizes, "--rounds", str(args.rounds)]
+        command += ["--seconds", str(args.seconds)]
         command += ["--threads", count] + ["--blocked"] * args.blocked + ["--no-rivals"] * args.no_rivals
         subprocess.run(command, env={**os.environ, **settings}, check=True)
 
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     for size in args.sizes:
         n, k = map(int, size.split(","))
         rounds = args.rounds if n <= 1000 else max(2, args.rounds // 2)
-        report(n, k, contenders(n, k, args), is_one, rounds)
+        report(n, k, contenders(n, k, args), is_one, (rounds, args.seconds))
 
 
 def contenders(n, k, args):
@@ -230,11 +232,15 @@ def _translated(expr, translate, leaves, pt):
     raise TypeError(kind)
 
 
-def report(n, k, found, is_one, rounds):
+def report(n, k, found, is_one, limits):
     """Print the least CPU time of each (one thread) or the least wall time (all), the other beside it."""
     clocks = (time.process_time, time.perf_counter) if is_one else (time.perf_counter, time.process_time)
     best, other = dict.fromkeys(found, float("inf")), dict.fromkeys(found, float("inf"))
-    for _ in range(rounds):
+    rounds, seconds = limits
+    began = time.perf_counter()
+    for number in range(rounds):
+        if number and time.perf_counter() - began > seconds:
+            break
         for name, work in found.items():
             start = [clock() for clock in clocks]
             work()
@@ -245,12 +251,12 @@ def report(n, k, found, is_one, rounds):
     least = 3 * k * n**2 + 2 * k**2 * n + k**3 / 3
     first, second = ("CPU", "wall") if is_one else ("wall", "CPU")
     print(f"n = {n}, k = {k}; dgemm {gemm / 1e9:.1f} Gflop/s; least flops of the dense pair {least / 1e9:.3f} G")
-    for name, seconds in best.items():
+    for name, least_s in best.items():
         base = best["literal NumPy, diagonal R" if "diagonal" in name else "literal NumPy"]
-        line = f"   {name:28s} {seconds * 1e3:9.1f} ms {first} {other[name] * 1e3:9.1f} ms {second}"
-        line += f"   {base / seconds:5.2f}× the literal"
+        line = f"   {name:28s} {least_s * 1e3:9.1f} ms {first} {other[name] * 1e3:9.1f} ms {second}"
+        line += f"   {base / least_s:5.2f}× the literal"
         if "diagonal" not in name:
-            line += f"   useful rate {least / seconds / gemm:6.1%} of dgemm"
+            line += f"   useful rate {least / least_s / gemm:6.1%} of dgemm"
         print(line)
     for rival in best:
         if not rival.startswith(("literal", "pxtools", "SciPy")):

@@ -73,6 +73,8 @@ class CompiledFormula:
         When a matrix is not what was said of it; names the matrix, its asymmetry or the failing minor.
     """
 
+    #: what runs a plan's table of operations, where it is not the CPU's `pxtools.kernels.blasplan.run_plan`
+    run_table: Callable[..., tuple[int, int]] | None = None
     #: what calls the formula when a matrix comes in blocks on engines; given by the session that it belongs to
     in_blocks: Callable[[CompiledFormula, dict[str, Any]], Any] | None = None
 
@@ -293,7 +295,8 @@ class CompiledFormula:
         for position, name in ready.numbers:
             scalars[position] = arrays[name]
         with blas_threads(self.threads):
-            row, info = blasplan.run_plan(ready.table, buffers, scalars, pivots, np.dtype(dtype) == np.float32)
+            run_table = self.run_table or blasplan.run_plan
+            row, info = run_table(ready.table, buffers, scalars, pivots, np.dtype(dtype) == np.float32)
         ready.spare.append((work, pivots))
         if row >= 0:
             raise explain_failure(self, plan.steps[row], info, arrays)

@@ -175,12 +175,20 @@ def _plan_sqrt(planner: Planner, ask: _Ask) -> None:
         cov = emit.buffer(n, n)
         emit.syrk(state_root.T, cov)
         planner.store(post, Value(cov, half=True))
+    whitened = {}
+    for side in ask.sides:
+        whitened[side] = planner.copy(planner.value(side))
+        emit.triangle("trsm", top.T, True, whitened[side], right=False)
     for gain in ask.of("gain"):
-        rest = planner.copy(planner.value(gain.args[3]))
-        emit.triangle("trsm", top.T, True, rest, right=False)
         state = emit.buffer(n, gain.cols)
-        emit.gemm(cross.T, rest, state)
+        emit.gemm(cross.T, whitened[gain.args[3]], state)
         planner.store(gain, Value(state))
+    for node in ask.of("zquad"):
+        planner.numbers[node] = emit.dot(whitened[node.args[3]], whitened[node.args[3]])
+    for node in ask.of("zlogdet"):  # the diagonal of a QR may be negative
+        squares = emit.buffer(1, k)
+        emit.hadamard(top.diagonal, top.diagonal, squares)
+        planner.numbers[node] = emit.logdet(squares)
 
 
 def _array_qr(planner: Planner, top: Mat, below: Mat, cross: Mat, state_root: Mat) -> None:

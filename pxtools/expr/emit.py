@@ -136,14 +136,14 @@ class Emitter:
 
     # -- products ------------------------------------------------------------------------------------------------
 
-    def gemm(self, a: Mat, b: Mat, c: Mat, alpha: int = 1, beta: int = 0) -> None:
-        """C = alpha A B + beta C."""
+    def gemm(self, a: Mat, b: Mat, c: Mat, alpha: int = 1, beta: int = 0, lower: bool = False) -> None:
+        """C = alpha A B + beta C; lower: only the lower triangle of C, as stored."""
         if c.trans:
             a, b, c = b.T, a.T, c.T
         (m, k), n = a.shape, b.shape[1]
         self.put(
-            "gemm",
-            m=m,
+            "gemmt" if lower else "gemm",
+            m=0 if lower else m,
             n=n,
             k=k,
             flags=(a.trans, b.trans, 0, 0),
@@ -152,9 +152,13 @@ class Emitter:
             C=c,
             alpha=alpha,
             beta=beta,
-            flops=2.0 * m * n * k,
+            flops=1.0 * n * (n + 1) * k if lower else 2.0 * m * n * k,
             updates=beta != 0,
         )
+
+    def gemmt(self, a: Mat, b: Mat, c: Mat, alpha: int = 1, beta: int = 0) -> None:
+        """Lower triangle of C = alpha A B + beta C, as stored."""
+        self.gemm(a, b, c, alpha, beta, lower=True)
 
     def symm(self, s: Mat, b: Mat, c: Mat, right: bool, alpha: int = 1, beta: int = 0) -> None:
         """C = alpha S B + beta C (right: B S) with a symmetric S; B and C must lie the same way."""
@@ -186,25 +190,6 @@ class Emitter:
             flags=(a.trans, 0, 0, 0),
             A=a.stored,
             C=c.stored,
-            alpha=alpha,
-            beta=beta,
-            flops=1.0 * n * (n + 1) * k,
-            updates=beta != 0,
-        )
-
-    def gemmt(self, a: Mat, b: Mat, c: Mat, alpha: int = 1, beta: int = 0) -> None:
-        """Lower triangle of C = alpha A B + beta C, as stored."""
-        if c.trans:
-            a, b, c = b.T, a.T, c.T
-        n, k = a.shape
-        self.put(
-            "gemmt",
-            n=n,
-            k=k,
-            flags=(a.trans, b.trans, 0, 0),
-            A=a.stored,
-            B=b.stored,
-            C=c,
             alpha=alpha,
             beta=beta,
             flops=1.0 * n * (n + 1) * k,

@@ -293,6 +293,22 @@ class _Macro(_Around):
                     return graph.T(result) if is_turned else result
         return super().product(node)
 
+    def logdet(self, node: Expr) -> Expr:
+        if node.args[0] is not self.case.inverse.args[0]:
+            return super().logdet(node)
+        return self.graph.make("zlogdet", (self.case.prior, self.whole_load, self.case.noise), None, self.how)
+
+    def _rebuilt(self, node: Expr) -> Expr:
+        """Take v.T*Z.I*v from the whitened innovations, as log-likelihoods want it."""
+        graph, case = self.graph, self.case
+        factors = node.args[0].args if node.op == "elem" and node.args[0].op == "mul" else ()
+        if case.inverse in factors[1:-1]:
+            middle = factors.index(case.inverse)
+            right = graph.mul(*factors[middle + 1 :])
+            if graph.T(right) is graph.mul(*factors[:middle]):
+                return graph.make("zquad", (case.prior, self.whole_load, case.noise, self(right)), None, self.how)
+        return super()._rebuilt(node)
+
     def _applied(self, before: list[Expr], after: list[Expr]) -> Expr:
         graph, case = self.graph, self.case
         right = self(graph.mul(*after))
@@ -305,22 +321,6 @@ class _Sequential(_Macro):
     """Observations in blocks, one after another: no k×k factor at all when the noise is (block) diagonal."""
 
     how = "sequential"
-
-    def logdet(self, node: Expr) -> Expr:
-        if node.args[0] is not self.case.inverse.args[0]:
-            return super().logdet(node)
-        return self.graph.make("zlogdet", (self.case.prior, self.whole_load, self.case.noise), None, self.how)
-
-    def _rebuilt(self, node: Expr) -> Expr:
-        """Take v.T*Z.I*v from the innovations of the blocks, as log-likelihoods want it."""
-        graph, case = self.graph, self.case
-        factors = node.args[0].args if node.op == "elem" and node.args[0].op == "mul" else ()
-        if case.inverse in factors[1:-1]:
-            middle = factors.index(case.inverse)
-            right = graph.mul(*factors[middle + 1 :])
-            if graph.T(right) is graph.mul(*factors[:middle]):
-                return graph.make("zquad", (case.prior, self.whole_load, case.noise, self(right)), None, self.how)
-        return super()._rebuilt(node)
 
     @classmethod
     def fits(cls, graph: Graph, facts: Facts, case: Conditioning) -> bool:

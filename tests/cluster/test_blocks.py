@@ -74,6 +74,15 @@ def test_blocks_on_engines_give_the_plan_in_one_piece(targets: str, kind: str, s
         assert relative_error(result.new_mu, mean) <= 1e-14
 
 
+@pytest.mark.parametrize(("n", "k"), [(3, 2), (5, 1), (1, 1)])
+def test_engines_without_columns_and_single_rows_are_no_exception(n: int, k: int, session: Any) -> None:
+    inputs = update_inputs("well", n, k)
+    local = compile(PAIR, assumptions=SAID)(**inputs)
+    result = pxtools.formula(PAIR, assumptions=SAID)(**{**inputs, "Sigma": in_blocks(session, inputs["Sigma"])})
+    assert relative_error(whole(result.new_Sigma), local.new_Sigma) <= 1e-13
+    assert relative_error(result.new_mu, local.new_mu) <= 1e-13
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_blocks_of_several_tiles_are_symmetric_to_the_last_bit(order: str, session: Any, cell: Any) -> None:
     n, k = 2 * TILE + 70, 40
@@ -159,6 +168,19 @@ def test_loads_of_several_factors_and_diagonal_noise_are_spread_too(session: Any
     result = pxtools.formula(cell, assumptions=said)(**{**inputs, "C": collect(session, "C")})
     assert relative_error(whole(result.cov), local.cov) <= 1e-13
     assert relative_error(result.mean, local.mean) <= 1e-12
+
+
+def test_sympys_block_matrices_are_taken_for_a_matrix_in_blocks(session: Any) -> None:
+    sp = pytest.importorskip("sympy")
+    Sigma, H, R = sp.MatrixSymbol("Sigma", 61, 61), sp.MatrixSymbol("H", 20, 61), sp.MatrixSymbol("R", 20, 20)
+    new = Sigma - Sigma * H.T * (R + H * Sigma * H.T).I * H * Sigma
+    cut = new.subs({Sigma: sp.blockcut(Sigma, (30, 31), (30, 31)), H: sp.blockcut(H, (10, 10), (30, 31))})
+    inputs = update_inputs("well", 61, 20)
+    given = {name: inputs[name] for name in ("Sigma", "H", "R")}
+    update = pxtools.formula({"new": cut}, [Sigma, H, R], "Sigma, R: positive_definite")
+    found = whole(update(**{**given, "Sigma": in_blocks(session, inputs["Sigma"])}).new)
+    assert relative_error(found, update(**given).new) <= 1e-13
+    assert np.array_equal(found, found.T)
 
 
 def test_an_asymmetric_or_indefinite_matrix_in_blocks_is_named(session: Any) -> None:

@@ -29,6 +29,21 @@ def substitute_long(low: Any, right: Any) -> Any:
     return result
 
 
+def solve_long(matrix: Any, right: Any) -> Any:
+    """Return matrix^-1 right in long double, by Gaussian elimination with row exchanges."""
+    low, result = np.array(matrix, dtype=np.longdouble), np.array(right, dtype=np.longdouble)
+    n = len(low)
+    for j in range(n):
+        pivot = j + int(np.argmax(np.abs(low[j:, j])))
+        low[[j, pivot]], result[[j, pivot]] = low[[pivot, j]], result[[pivot, j]]
+        factors = low[j + 1 :, j] / low[j, j]
+        low[j + 1 :, j:] -= np.outer(factors, low[j, j:])
+        result[j + 1 :] -= np.outer(factors, result[j])
+    for j in reversed(range(n)):
+        result[j] = (result[j] - low[j, j + 1 :] @ result[j + 1 :]) / low[j, j]
+    return result
+
+
 def update_long(mu: Any, Sigma: Any, H: Any, R: Any, data: Any) -> tuple[Any, Any]:
     """Return the update in long double."""
     mu, Sigma, H, R, data = (np.asarray(x, dtype=np.longdouble) for x in (mu, Sigma, H, R, data))

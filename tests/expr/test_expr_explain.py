@@ -57,7 +57,10 @@ def test_boxes_of_the_graph_do_not_overlap():
                     assert abs(a.x - b.x) >= (a.width + b.width) / 2
 
 
+WITH_LIKELIHOOD = PAIR + "\nfit = (data - H*mu).T*(H*Sigma*H.T + R).I*(data - H*mu) + logdet(H*Sigma*H.T + R)"
 FORMULAS = [
+    (WITH_LIKELIHOOD, SAID + "; R: diagonal", "sequential"),
+    (WITH_LIKELIHOOD, SAID, "sqrt"),
     (PAIR, SAID, "cholesky"),
     (PAIR, SAID, "information"),
     (PAIR, SAID + "; R: diagonal", "sequential"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from expr_reference import PAIR, relative_error, update_inputs
+from expr_reference import PAIR, relative_error, solve_long, update_inputs
 
 from pxtools.expr import NotPositiveDefinite, compile
 
@@ -20,13 +20,16 @@ def test_the_posts_own_inputs_are_refused_with_the_asymmetry():
     assert len(message.splitlines()) <= 4
 
 
-def test_the_posts_own_inputs_get_a_general_plan_without_assumptions():
-    inputs = update_inputs("post", 50, 25)
-    formula = compile(compile(PAIR, assumptions=SAID).problem, assumptions=False)
+@pytest.mark.parametrize("blocks", ["auto", 2, 3, {"n": (100, 41, 9), "k": (30, 45)}])
+def test_the_posts_own_inputs_get_a_general_plan_without_assumptions(blocks):
+    inputs = update_inputs("post", 150, 75)
+    formula = compile(compile(PAIR, assumptions=SAID).problem, assumptions=False, blocks=blocks)
     result = formula(**inputs)
-    S, H = inputs["Sigma"], inputs["H"]
-    wanted = S - S @ H.T @ np.linalg.solve(H @ S @ H.T + inputs["R"], H @ S)
-    assert relative_error(result.new_Sigma, wanted) < 1e-8
+    S, H, R, mu, data = (np.asarray(inputs[n], dtype=np.longdouble) for n in ("Sigma", "H", "R", "mu", "data"))
+    Z = H @ S @ H.T + R
+    limit = 4 * np.linalg.cond(Z.astype(float)) * np.finfo(float).eps
+    assert relative_error(result.new_Sigma, S - S @ H.T @ solve_long(Z, H @ S)) < limit
+    assert relative_error(result.new_mu, mu + S @ H.T @ solve_long(Z, (data - H @ mu)[:, None])[:, 0]) < limit
     assert "getrf" in formula.plan.ops
     assert "potrf" not in formula.plan.ops
 

@@ -112,3 +112,23 @@ def test_observations_one_after_another_give_the_likelihood_without_a_large_fact
     assert sum(step.n for step in factors) == k
     assert max(step.n for step in factors) <= max(32, n)
     assert plan.form == "sequential"
+
+
+@pytest.mark.parametrize("d", [1e-6, 1e-8])
+def test_the_square_root_form_gives_the_likelihood_of_ill_conditioned_measurements(d):
+    mpmath = pytest.importorskip("mpmath")
+    mpmath.mp.dps = 60
+    H, R = mpmath.matrix([[1, 1, 1], [1, 1, 1 + mpmath.mpf(d)]]), mpmath.eye(2) * mpmath.mpf(d) ** 2
+    S, y = H * H.T + R, mpmath.matrix([1, 1])
+    truth = -(mpmath.log(mpmath.det(S)) + (y.T * S**-1 * y)[0] + 2 * mpmath.log(2 * mpmath.pi)) / 2
+    update = kalman_update(
+        np.zeros(3),
+        np.eye(3),
+        np.ones(2),
+        observation_matrix=[[1, 1, 1], [1, 1, 1 + d]],
+        observation_cov=np.eye(2) * d**2,
+        form="sqrt",
+        log_likelihood=True,
+    )
+    assert update.log_likelihood == pytest.approx(float(truth), rel=1e-7)
+    assert kalman_formula("sqrt", False, True).plan.ops.count("potrf") == 2  # the factors of Sigma and R

@@ -25,7 +25,8 @@ def facts_of(text: str, assume: str, sizes: str):
     return lambda fact: facts.holds(node, fact)
 
 
-SAID = "S: n x n, spd; R: k x k, spd; Z: n x n, psd; H: k x n, full_rank; G: k x n; D: n x n, diagonal; a: positive"
+SAID = "S: n x n, spd; R: k x k, spd; Z: n x n, psd; H: k x n, full_rank; G: k x n; D: n x n, diagonal; a: positive; "
+SAID += "Q: n x n, orthogonal; L: n x n, lower; U: n x n, upper; T: m x k, full_column_rank"
 
 
 @pytest.mark.parametrize(
@@ -63,12 +64,28 @@ SAID = "S: n x n, spd; R: k x k, spd; Z: n x n, psd; H: k x n, full_rank; G: k x
         ("H.T", "col_rank", True),
         ("H*S", "row_rank", True),
         ("G", "row_rank", False),
+        ("T", "col_rank", True),
+        ("T.T*T", "pd", True),
+        ("T*T.T", "pd", False),
+        ("T*R*T.T", "psd", True),
+        ("T*R*T.T", "pd", False),
+        ("T*H", "row_rank", False),
+        ("Q*S*Q.T", "pd", True),
+        ("Q.T*Q", "diagonal", True),
+        ("Q*Q", "orthogonal", True),
+        ("Q + Q", "orthogonal", False),
+        ("Q.I", "orthogonal", True),
+        ("L*L", "lower", True),
+        ("L.T", "upper", True),
+        ("L*U", "lower", False),
+        ("L.I + D", "lower", True),
+        ("S - S*H.T*R.I*H*S", "psd", False),
     ],
 )
 def test_inference(text, fact, holds):
     names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
     said = "; ".join(clause for clause in SAID.split("; ") if clause.split(":")[0] in names)
-    sizes = ",".join(s for s, n in (("n=5", "SZDHG"), ("k=3", "RXHG")) if names & set(n))
+    sizes = ",".join(s for s, n in (("n=5", "SZDHGQLU"), ("k=3", "RHGT"), ("m=7", "T")) if names & set(n))
     assert facts_of(text, said, sizes)(fact) is holds
 
 

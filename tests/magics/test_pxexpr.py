@@ -31,6 +31,11 @@ def inputs(shell: Any, session: Any) -> dict[str, np.ndarray]:
     return values
 
 
+@pytest.fixture
+def unconnected(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_wire", None)
+
+
 def expected(v: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     gain = v["Sigma"] @ v["H"].T @ np.linalg.inv(v["H"] @ v["Sigma"] @ v["H"].T + v["R"])
     return v["mu"] + gain @ (v["data"] - v["H"] @ v["mu"]), v["Sigma"] - gain @ v["H"] @ v["Sigma"]
@@ -90,6 +95,47 @@ def test_without_engines_it_works_here(
     monkeypatch.setattr(session, "_wire", None)
     cell(f"%%pxexpr update {ASSUME}{UPDATE}")
     assert cell("update(mu=mu, Sigma=Sigma, H=H, R=R, data=data).new_mu").shape == (6,)
+
+
+@pytest.mark.parametrize(
+    ("options", "ops", "is_near"),
+    [
+        ("--no-assume", {"getrf", "getrs"}, True),
+        ("--blocks auto", {"symm", "gemmt", "potrf", "trsm", "syrk"}, True),
+        ("--blocks 3", {"gemm", "potrf", "trsm", "syrk"}, True),
+        ("--form sqrt", {"tpqrt", "tpmqrt"}, True),
+        ("--form information", {"potri"}, True),
+        ("--form cholesky --sizes n=6,k=3", {"potrf"}, True),
+        ("--dtype float32", {"potrf"}, False),
+    ],
+)
+@pytest.mark.usefixtures("unconnected")
+def test_every_option_reaches_the_plan(
+    options: str, ops: set[str], is_near: bool, inputs: dict[str, np.ndarray], cell: Any
+) -> None:
+    cell(f"%%pxexpr update {ASSUME} {options}{UPDATE}")
+    result = cell("update(mu=mu, Sigma=Sigma, H=H, R=R, data=data)")
+    mean, cov = expected(inputs)
+    np.testing.assert_allclose(result.new_Sigma, cov, rtol=1e-9 if is_near else 1e-3)
+    assert np.allclose(result.new_mu, mean, rtol=1e-9) is is_near
+    assert result.new_mu.dtype == (np.float64 if is_near else np.float32)
+    assert ops <= set(cell("update.plan.ops"))
+
+
+@pytest.mark.usefixtures("unconnected", "inputs")
+def test_a_size_that_was_fixed_is_kept(cell: Any) -> None:
+    cell(f"%%pxexpr update {ASSUME} --sizes n=7{UPDATE}")
+    with pytest.raises(PxUsageError, match="its rows must be 7"):
+        cell("update(mu=mu, Sigma=Sigma, H=H, R=R, data=data)")
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("python", "def update(mu, Sigma, H, R, data):"), ("c", "cblas_dsymm")]
+)
+@pytest.mark.usefixtures("unconnected")
+def test_the_work_is_printed_as_code(language: str, words: str, cell: Any, capsys: Any) -> None:
+    cell(f"%%pxexpr update {ASSUME} --sizes n=1000,k=500 --explain --source {language}{UPDATE}")
+    assert words in capsys.readouterr().out
 
 
 THREADS = """

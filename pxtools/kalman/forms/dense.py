@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pxtools.expr import CompiledFormula, NotPositiveDefinite, compile
 from pxtools.kernels.kalman_results import STEADY, Array, Filtered
+
+if TYPE_CHECKING:
+    from pxtools.expr import CompiledFormula
 
 #: what a plan costs more than the kernel, in flops that take as long: to be made, for each step, and its lower rate
 PLANNING, STEP_COST, RATE = 2e9, 2e7, 1.5
@@ -40,6 +43,8 @@ predicted_cov  = F*P*F.T + Q
 
 @cache
 def _formulas() -> tuple[CompiledFormula, CompiledFormula]:
+    from pxtools.expr import compile  # loads SciPy's BLAS
+
     step = compile(STEP, assumptions=STEP_SAID, name="step", form="sequential")
     return step, compile(PREDICTION, assumptions="x, c: vector; P, Q: positive_semidefinite", name="prediction")
 
@@ -78,12 +83,8 @@ def filter_rows(
         pm[s, 0], pc[s, 0] = x[s], P[s]
         settled: _Settled | None = None
         for t in range(n_steps):
-            here = ~np.isnan(y[s, t])
-            Ht, Rt = _at(H, t), np.diagonal(_at(R, t))
-            if not here.all():
-                Ht, Rt = Ht[here], Rt[here]
-            row = y[s, t, here] - _at(d, t)[here]
-            settled = settled if here.all() else None
+            row, Ht, Rt = _present(y[s, t] - _at(d, t), _at(H, t), np.diagonal(_at(R, t)))
+            settled = settled if row.size == m else None
             if settled is not None:
                 fm[s, t], log_lik[s, t] = settled.step(pm[s, t], row)
                 fc[s, t], pc[s, t + 1] = fc[s, t - 1], pc[s, t]
@@ -91,7 +92,7 @@ def filter_rows(
                 continue
             step = _step(pm[s, t], pc[s, t], _at(F, t), Ht, _at(Q, t), Rt, _at(c, t), row, t)
             fm[s, t], fc[s, t], pm[s, t + 1], pc[s, t + 1], log_lik[s, t] = step
-            if may_settle and here.all() and _stands_still(pc[s, t + 1], pc[s, t]):
+            if may_settle and row.size == m and _stands_still(pc[s, t + 1], pc[s, t]):
                 settled = _Settled(pc[s, t], Ht, Rt)
     none, used = np.zeros((n_series, 0, n, n)), np.zeros((n_series, 0, m), dtype=np.uint8)
     return Filtered(pm, pc, fm, fc, log_lik, none, none.copy(), used, np.zeros((n_series, n, n)), 0)
@@ -102,10 +103,18 @@ def _at(part: Array, t: int) -> Array:
     return found
 
 
+def _present(row: Array, H: Array, R: Array) -> tuple[Array, Array, Array]:
+    """Return what is observed of a row, and what belongs to it."""
+    here = ~np.isnan(row)
+    return (row, H, R) if here.all() else (row[here], H[here], R[here])
+
+
 def _step(
     x: Array, P: Array, F: Array, H: Array, Q: Array, R: Array, c: Array, row: Array, t: int
 ) -> tuple[Array, Array, Array, Array, float]:
     """Return filtered moments, moments predicted for the next step, and the log-likelihood; R is a diagonal."""
+    from pxtools.expr import NotPositiveDefinite
+
     update, prediction = _formulas()
     if not row.size:
         moved = prediction(x=x, P=P, F=F, Q=Q, c=c)
