@@ -9,9 +9,10 @@ from pxtools.kernels.kalman_results import Array, Filtered
 TIER = "compiled"
 
 try:
-    from pxtools.kernels._kalman import univariate_filter, univariate_smoother
+    from pxtools.kernels._kalman import univariate_filter, univariate_log_likelihoods, univariate_smoother
 except ImportError:  # not compiled here, or shipped to an engine as source
     univariate_filter = kalman_numpy.univariate_filter
+    univariate_log_likelihoods = kalman_numpy.univariate_log_likelihoods
     univariate_smoother = kalman_numpy.univariate_smoother
     TIER = "numpy"
 
@@ -37,4 +38,4 @@ def cholesky_filter(
     return best(y, F, H, Q, R, c, d, x, P, Pinf, steady)
 
 
-__all__ = ["TIER", "cholesky_filter", "univariate_filter", "univariate_smoother"]
+__all__ = ["TIER", "cholesky_filter", "univariate_filter", "univariate_log_likelihoods", "univariate_smoother"]

@@ -56,7 +56,7 @@ typedef struct {
 } Model;
 
 typedef struct {
-    /* room for every step; NULL when the log-likelihood alone is wanted */
+    /* room for every step; predicted_mean is NULL when the log-likelihood alone is wanted, then the rest is unused */
     double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov;
     double *log_lik;
     long n_kept; /* covariances written: those of later steps equal the last filtered and the last predicted one */

@@ -19,6 +19,7 @@ from pxtools.kernels.kalman_results import (
     NO_VARIANCE,
     NOT_DIFFUSE,
     Array,
+    Counts,
     Filtered,
     Smoothed,
 )
@@ -96,6 +97,44 @@ def univariate_filter(
         Pinf,
         cancelled,
     )
+
+
+def univariate_log_likelihoods(
+    y: Array,
+    F: Array,
+    H: Array,
+    Q: Array,
+    R: Array,
+    c: Array,
+    d: Array,
+    x: Array,
+    P: Array,
+    Pinf: Array,
+    steady: bool = True,
+) -> tuple[Array, Counts, Counts]:
+    """Return the log-likelihoods of many models for the same series, keeping no moments.
+
+    Parameters
+    ----------
+    y : (n_series, n_steps, n_obs), NaN where missing
+    F, H, Q, R, c, d : as for `univariate_filter`, with another leading axis of length 1 or n_models
+    x, P, Pinf : (n_models or 1, n_states), (n_models or 1, n_states, n_states): all series start alike
+
+    Returns
+    -------
+    log-likelihoods (n_models, n_series), numbers of observations that ended the diffuse phase (n_models, n_series),
+    numbers of innovation variances that lost over ten digits (n_models,)
+    """
+    parts = (F, H, Q, R, c, d, x, P, Pinf)
+    totals, counts, lost = [], [], []
+    for k in range(max(map(len, parts))):
+        *matrices, x_k, P_k, Pinf_k = (_at(part, k) for part in parts)
+        starts = (np.repeat(part[None], len(y), axis=0) for part in (x_k, P_k, Pinf_k))
+        filtered = univariate_filter(y, *matrices, *starts, steady)
+        totals.append(filtered.log_likelihood.sum(axis=1))
+        counts.append(filtered.diffuse_obs.sum(axis=(1, 2), dtype=np.int64))
+        lost.append(filtered.n_cancelled)
+    return np.array(totals), np.array(counts), np.array(lost)
 
 
 class _Room(NamedTuple):

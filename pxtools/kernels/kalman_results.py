@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 #: an innovation variance below this fraction of its own terms is zero in double precision
 NO_VARIANCE = 8 * np.finfo(float).eps
