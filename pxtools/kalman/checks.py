@@ -99,8 +99,8 @@ def check_definite(name: str, array: Array) -> None:
 
 def are_definite(arrays: Array) -> NDArray[np.bool_]:
     """Tell of each `(n, …, size, size)` whether all its symmetric matrices are positive semi-definite."""
-    fine = _lowest(arrays) >= _negative(arrays)
-    return fine.reshape(len(arrays), -1).all(axis=1)
+    fine = (_lowest(arrays) >= _negative(arrays)).reshape(len(arrays), -1)
+    return np.asarray(fine.all(axis=1))
 
 
 def _lowest(arrays: Array) -> Array:

@@ -112,13 +112,13 @@ def log_likelihood(
     >>> from pxtools.kalman import StateSpaceModel, log_likelihood
     >>> model = StateSpaceModel([[1]], [[1]], [[1]], [[1]], initial_mean=[0], initial_cov=[[1]])
     >>> round(log_likelihood(model, [1.0, 2.0]), 4)
-    -3.5425
+    -3.3426
     """
     observed = read_observations(observations, model)
     y = observed.values
     if first_form(form, model.n_states, model.n_obs) == "univariate":
         system = system_of(model, 1, y.shape[1])
-        parts = (*(part[None] for part in system[:6]), *system[6:])
+        parts = System._make([*(part[None] for part in system[:6]), *system[6:]])
         totals, diffuse, cancelled = kalman.univariate_log_likelihoods(y, *parts, steady=steady)
         if form != "auto" or not cancelled[0]:
             total = totals[0] + (0.0 if diffuse_constant else 0.5 * LOG_2PI * diffuse[0])

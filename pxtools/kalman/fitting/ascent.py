@@ -1,4 +1,4 @@
-"""A quasi-Newton climb (BFGS) for functions whose value and gradient come together.
+"""A quasi-Newton climb (BFGS).
 
 References: Nocedal & Wright (2006), Numerical Optimization, section 6.1; Lewis & Overton (2013), Nonsmooth optimization
 via quasi-Newton methods, whose line search by bisection needs no more than a weak Wolfe condition.
@@ -7,7 +7,7 @@ via quasi-Newton methods, whose line search by bisection needs no more than a we
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,10 +16,23 @@ from pxtools.kalman.checks import Array
 #: a step must gain this part of what the slope promises, and leave at most that part of the slope
 GAIN, SLOPE = 1e-4, 0.9
 
+#: relative gains below this are round-off; so many of them in a row end the climb
+ROUND_OFF, PATIENCE = 1e-13, 3
+
 #: halvings or doublings of a step before the search along a line is given up
 MAX_TRIALS = 40
 
-Rise = Callable[[Array], tuple[float, Array]]
+
+class Hill(Protocol):
+    """What is climbed: a height at each point, minus infinity where there is none, and its gradient."""
+
+    def height(self, point: Array) -> float:
+        """Return the height."""
+        ...
+
+    def gradient(self, point: Array) -> Array:
+        """Return the gradient."""
+        ...
 
 
 class Place(NamedTuple):
@@ -31,14 +44,13 @@ class Place(NamedTuple):
 
 
 def ascend(
-    rise: Rise, start: Place, scale: Array, gradient_goal: float, after_step: Callable[[Place], bool]
+    hill: Hill, start: Place, scale: Array, gradient_goal: float, after_step: Callable[[Place], bool]
 ) -> tuple[Place, str]:
     """Climb from `start` until the gradient is small, `after_step` says so, or no step gains any more.
 
     Parameters
     ----------
-    rise : callable
-        Takes a point, returns height (minus infinity where there is none) and gradient.
+    hill : Hill
     start : Place
     scale : array
         A guess of the inverse curvature along each axis.
@@ -52,10 +64,10 @@ def ascend(
     Place, str
         The last place, and "flat", "stopped" or "stuck".
     """
-    here, inverse, is_fresh = start, np.diag(scale), True
+    here, inverse, is_fresh, idle = start, np.diag(scale), True, 0
     while np.abs(here.gradient).max() > gradient_goal:
         direction = inverse @ here.gradient
-        there = _along(rise, here, direction) if direction @ here.gradient > 0 else None
+        there = _along(hill, here, direction) if direction @ here.gradient > 0 else None
         if there is None:
             if is_fresh:
                 return here, "stuck"
@@ -65,9 +77,12 @@ def ascend(
         curvature = float(step @ bend)
         if curvature > 0:
             inverse, is_fresh = _updated(inverse, step, bend, curvature), False
+        idle = idle + 1 if there.height - here.height <= ROUND_OFF * max(1.0, abs(here.height)) else 0
         here = there
         if after_step(here):
             return here, "stopped"
+        if idle == PATIENCE:
+            return here, "stuck"
     return here, "flat"
 
 
@@ -78,21 +93,20 @@ def _updated(inverse: Array, step: Array, bend: Array, curvature: float) -> Arra
     return inverse - cross - cross.T + (1 + bend @ moved / curvature) / curvature * np.outer(step, step)
 
 
-def _along(rise: Rise, here: Place, direction: Array) -> Place | None:
+def _along(hill: Hill, here: Place, direction: Array) -> Place | None:
     """Return a place along the direction that satisfies the weak Wolfe conditions, or the best that gains; or None."""
     slope = float(here.gradient @ direction)
     low, high, length = 0.0, np.inf, 1.0
     best: Place | None = None
     for _ in range(MAX_TRIALS):
         place = here.at + length * direction
-        there = Place(place, *rise(place))
-        least = here.height + GAIN * length * slope
-        if not there.height >= (least if best is None else max(least, best.height)):
+        height, least = hill.height(place), here.height + GAIN * length * slope
+        if not height >= (least if best is None else max(least, best.height)):
             high = length
-        elif there.gradient @ direction > SLOPE * slope:
-            best, low = there, length
         else:
-            return there
+            best, low = Place(place, height, hill.gradient(place)), length
+            if best.gradient @ direction <= SLOPE * slope:
+                return best
         length = 2 * low if np.isinf(high) else (low + high) / 2
         if np.array_equal(here.at + length * direction, place):
             break

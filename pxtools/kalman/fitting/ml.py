@@ -51,7 +51,7 @@ class Problem(NamedTuple):
         return dict(zip(self.model.names, self.parameters(places).tolist(), strict=True))
 
     def log_likelihoods(self, places: Array) -> Array:
-        """Return the log-likelihood at each of the places (n_places, n_params), minus infinity where there is no model."""
+        """Return the log-likelihood at each place (n_places, n_params), minus infinity where there is no model."""
         with np.errstate(all="ignore"):
             if self.template is None:
                 return np.array([self._built(place) for place in places])
@@ -70,18 +70,20 @@ class Problem(NamedTuple):
         total = float(filtered.log_likelihood.sum())
         return total if np.isfinite(total) else -np.inf
 
-    def rise(self, place: Array) -> tuple[float, Array]:
-        """Return log-likelihood and gradient per observed value, the latter by central differences."""
-        moves = np.diag(STEP * np.maximum(1.0, np.abs(place)))
-        heights = self.log_likelihoods(place + np.concatenate([0 * moves[:1], moves, -moves]))
-        size, per_value = len(place), 1.0 / count_values(self.values)
-        with np.errstate(invalid="ignore"):
-            gradient = (heights[1 : size + 1] - heights[size + 1 :]) / (2 * np.diagonal(moves))
-        return per_value * heights[0], per_value * np.where(np.isfinite(gradient), gradient, 0.0)
+    def height(self, point: Array) -> float:
+        """Return the log-likelihood per observed value."""
+        return float(self.log_likelihoods(point[None])[0]) / count_values(self.values)
 
+    def gradient(self, point: Array) -> Array:
+        """Return the gradient of the height by central differences."""
+        moves = np.diag(STEP * np.maximum(1.0, np.abs(point)))
+        ahead, behind = np.split(self.log_likelihoods(point + np.concatenate([moves, -moves])), 2)
+        with np.errstate(invalid="ignore"):
+            gradient = (ahead - behind) / (2 * np.diagonal(moves) * count_values(self.values))
+        return np.where(np.isfinite(gradient), gradient, 0.0)
 
     def scale(self, place: Place) -> Array:
-        """Return a guess of the inverse curvature per observed value along each axis; a first step is at most a half."""
+        """Return a guess of the inverse curvature along each axis; a first step is at most a half."""
         steps = WIDE * np.maximum(1.0, np.abs(place.at))
         moves = np.diag(steps)
         heights = self.log_likelihoods(place.at + np.concatenate([moves, -moves])) / count_values(self.values)
@@ -176,7 +178,7 @@ def _raise_without_start(model: FreeModel, first: dict[str, float]) -> None:
 def climb(problem: Problem, places: Array, until: Until) -> Climb:
     """Climb the log-likelihood from one start, by BFGS; runs anywhere."""
     n_values = count_values(problem.values)
-    start = Place(places, *problem.rise(places))
+    start = Place(places, problem.height(places), problem.gradient(places))
     path = [n_values * start.height]
     if not np.isfinite(start.height):
         return Climb(start.height, places, tuple(path), False, "the start has no finite log-likelihood")
@@ -192,7 +194,7 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
 
     if reason:
         return Climb(path[0], places, tuple(path), False, reason)
-    end, how = ascend(problem.rise, start, problem.scale(start), until.goal("gradient", 1e-7), after_step)
+    end, how = ascend(problem, start, problem.scale(start), until.goal("gradient", 1e-7), after_step)
     # at a maximum, round-off leaves nothing to gain before the gradient is as small as was asked for
     is_flat = how == "flat" or (how == "stuck" and np.abs(end.gradient).max() < 1e-4)
     message = reason or ("converged" if is_flat else "not converged: no step gains any more")

@@ -19,7 +19,7 @@ from pxtools.kalman.filtering import first_form
 from pxtools.kalman.initial import lyapunov
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.parameters import FreeModel
-from pxtools.kalman.system import system_of
+from pxtools.kalman.system import System, system_of
 from pxtools.kernels import kalman
 
 #: of the largest element: arrays that differ by less are the same
@@ -62,7 +62,7 @@ class Template(NamedTuple):
             return None
         return template if checked else None
 
-    def at(self, places: Array) -> tuple[tuple[Array, ...], NDArray[np.bool_]]:
+    def at(self, places: Array) -> tuple[System, NDArray[np.bool_]]:
         """Return the kernel's arrays at parameters (n_points, n_params), and which of the points are models."""
         moves = places - self.base
         arrays = [
@@ -76,7 +76,7 @@ class Template(NamedTuple):
         if self.stationary.size:
             settle = self._start(arrays)
             are_models &= settle
-        return tuple(map(np.ascontiguousarray, arrays)), are_models
+        return System._make(map(np.ascontiguousarray, arrays)), are_models
 
     def _start(self, arrays: list[Array]) -> NDArray[np.bool_]:
         """Put the stationary moments in place; return at which points there are any."""
