@@ -44,4 +44,12 @@ def cholesky_filter(
     return best(y, F, H, Q, R, c, d, x, P, Pinf, steady)
 
 
-__all__ = ["TIER", "cholesky_filter", "univariate_filter", "univariate_log_likelihoods", "univariate_smoother"]
+__all__ = [
+    "TIER",
+    "cholesky_filter",
+    "information_filter",
+    "square_root_filter",
+    "univariate_filter",
+    "univariate_log_likelihoods",
+    "univariate_smoother",
+]

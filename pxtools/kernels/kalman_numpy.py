@@ -130,7 +130,7 @@ def univariate_log_likelihoods(
     for k in range(max(map(len, parts))):
         one = [_at(part, k) for part in parts]
         one[6:] = [np.repeat(part[None], len(y), axis=0) for part in one[6:]]
-        filtered = univariate_filter(y, *one, steady=steady)  # type: ignore[arg-type]
+        filtered = univariate_filter(y, *one)  # type: ignore[arg-type]
         totals.append(filtered.log_likelihood.sum(axis=1))
         counts.append(filtered.diffuse_obs.sum(axis=(1, 2), dtype=np.int64))
         lost.append(filtered.n_cancelled)
@@ -138,6 +138,8 @@ def univariate_log_likelihoods(
 
 
 class Moments(NamedTuple):
+    """The arrays that a filter fills: see `Filtered`."""
+
     predicted_mean: Array
     predicted_cov: Array
     filtered_mean: Array
@@ -146,6 +148,7 @@ class Moments(NamedTuple):
 
 
 def new_moments(n_series: int, n_steps: int, n: int) -> Moments:
+    """Return room for the forward pass; the log-likelihoods are zero."""
     return Moments(
         np.empty((n_series, n_steps + 1, n)),
         np.empty((n_series, n_steps + 1, n, n)),

@@ -1,7 +1,8 @@
 """NumPy twins of the compiled kernels that take in a row at once: by Cholesky factor, by QR, by precisions.
 
 Same names and signatures as in `_kalman_blas` and `_kalman_roots`. References: Durbin & Koopman (2012), equation 4.24;
-Kaminski, Bryson & Schmidt (1971), Discrete square root filtering; Anderson & Moore (1979), Optimal Filtering, section 6.3.
+Kaminski, Bryson & Schmidt (1971), Discrete square root filtering; Anderson & Moore (1979), Optimal Filtering,
+section 6.3.
 """
 
 from __future__ import annotations
@@ -145,8 +146,8 @@ def information_filter(
 ) -> Filtered:
     """Filter every series, adding the `H' R^-1 H` of a row to the precision of the state.
 
-    Parameters as for `univariate_filter`. Raises `numpy.linalg.LinAlgError`, with the matrix and the step in its message,
-    where the noise of a row or a predicted covariance is not positive definite.
+    Parameters as for `univariate_filter`. Raises `numpy.linalg.LinAlgError`, with the matrix and the step in its
+    message, where the noise of a row or a predicted covariance is not positive definite.
     """
     n_series, n_steps, m = y.shape
     out = new_moments(n_series, n_steps, F.shape[1])

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pxtools.kalman.system import system_of
 from pxtools.kalman.factors import factors
+from pxtools.kalman.system import system_of
 from pxtools.kernels import kalman, kalman_numpy, kalman_rows_numpy
 from tests.kalman.models import covariance, random_model
 
@@ -46,7 +46,7 @@ def test_univariate_filter_and_smoother_equal_their_twins(case):
     got, wanted = kalman.univariate_filter(y, *system), kalman_numpy.univariate_filter(y, *system)
     same(got.complete(), wanted.complete())
     parts = (y, system.F, system.H, system.R, system.d)
-    same(kalman.univariate_smoother(*parts, got), kalman_numpy.univariate_smoother(*parts, wanted), rtol=1e-11)
+    same(kalman.univariate_smoother(*parts, got), kalman_numpy.univariate_smoother(*parts, wanted))
 
 
 @compiled
@@ -56,7 +56,10 @@ def test_exact_diffuse_steps_equal_their_twins(case):
     system, y = case
     got, wanted = kalman.univariate_filter(y, *system), kalman_numpy.univariate_filter(y, *system)
     np.testing.assert_array_equal(got.diffuse_obs, wanted.diffuse_obs)
-    np.testing.assert_allclose(got.log_likelihood, wanted.log_likelihood, rtol=1e-7, atol=1e-7)
+    # rows that hardly tell the infinite directions apart leave variances far above the noise's, which is about one:
+    # their cancellation, of as many digits, is the model's, not the kernels'
+    largest = np.abs(wanted.predicted_cov).max()
+    same(got.complete(), wanted, rtol=1e-12 if largest < 1000 else 1e-16 * largest**2)
 
 
 @compiled

@@ -14,7 +14,7 @@ from pxtools.kernels.kalman_results import Array, Filtered
 
 
 def run(system: System, y: Array, steady: bool = True) -> Filtered:
-    """Filter `y` (n_series, n_steps, n_obs); noise and predicted covariances must be invertible; `steady` is ignored."""
+    """Filter `y` (n_series, n_steps, n_obs); noise and predicted covariances must be invertible, `steady` is unused."""
     try:
         return after_diffuse(system, y, lambda rest, rows: kalman.information_filter(rows, *rest[:8]))
     except np.linalg.LinAlgError as error:
