@@ -20,7 +20,7 @@ from pxtools.kalman.builders import (
 )
 from pxtools.kalman.cell import model_from_cell
 from pxtools.kalman.extended import ExtendedModel, ExtendedResult, extended_filter
-from pxtools.kalman.filtering import filter_series
+from pxtools.kalman.filtering import filter_series, log_likelihood
 from pxtools.kalman.fitting.fit import Fit, fit_model
 from pxtools.kalman.forecasting import Forecast
 from pxtools.kalman.from_statsmodels import from_statsmodels
@@ -51,6 +51,7 @@ __all__ = [
     "kalman",
     "local_level",
     "local_linear_trend",
+    "log_likelihood",
     "model_from_cell",
     "regression",
     "seasonal",

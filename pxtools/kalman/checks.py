@@ -88,18 +88,32 @@ def check_symmetric(name: str, array: Array) -> None:
 
 def check_definite(name: str, array: Array) -> None:
     """Raise if any of the symmetric matrices `(k, size, size)` has a negative eigenvalue beyond round-off."""
-    diagonal = np.einsum("kii->ki", array)
-    if np.count_nonzero(array) == np.count_nonzero(diagonal):
-        lowest = diagonal.min(axis=1)
-    else:
-        lowest = np.linalg.eigvalsh(array)[:, 0]
-    limit = -ROUND_OFF * np.abs(array).max(axis=(1, 2))
+    lowest, limit = _lowest(array), _negative(array)
     if (lowest < limit).any():
         step = int((lowest - limit).argmin())
         raise PxUsageError(
             f"`{name}` is no covariance{_at(array, step)}: its smallest eigenvalue is {lowest[step]:.4g}.\n"
             "A covariance has no negative eigenvalue: check signs and off-diagonal elements."
         )
+
+
+def are_definite(arrays: Array) -> NDArray[np.bool_]:
+    """Tell of each `(n, …, size, size)` whether all its symmetric matrices are positive semi-definite."""
+    fine = (_lowest(arrays) >= _negative(arrays)).reshape(len(arrays), -1)
+    return np.asarray(fine.all(axis=1))
+
+
+def _lowest(arrays: Array) -> Array:
+    """The smallest eigenvalues."""
+    diagonal = np.diagonal(arrays, axis1=-2, axis2=-1)
+    if np.count_nonzero(arrays) == np.count_nonzero(diagonal):
+        return diagonal.min(axis=-1, initial=np.inf)
+    return np.asarray(np.linalg.eigvalsh(arrays)[..., 0])
+
+
+def _negative(arrays: Array) -> Array:
+    """The limits below which an eigenvalue counts as negative."""
+    return np.asarray(-ROUND_OFF * np.abs(arrays).max(axis=(-2, -1)))
 
 
 def common_steps(lengths: dict[str, int]) -> int | None:

@@ -12,6 +12,7 @@ from pxtools.kalman.observations import Observed, read_observations
 from pxtools.kalman.results import FilterResult
 from pxtools.kalman.system import System, system_of
 from pxtools.kernels import kalman
+from pxtools.kernels.kalman_numpy import LOG_2PI
 from pxtools.kernels.kalman_results import Array, Filtered, Smoothed
 
 #: from this many states on, with at least MANY_OBS observations, a row at once is faster than one by one
@@ -70,16 +71,21 @@ def filter_series(
     return FilterResult(model, observed, filtered, used, diffuse_constant)
 
 
+def first_form(form: str, n_states: int, n_obs: int) -> str:
+    """Return the form that is tried first: what "auto" means for these sizes, else the one that is named."""
+    if form == "auto":
+        return "cholesky" if n_states >= MANY_STATES and n_obs >= MANY_OBS else "univariate"
+    if form not in FORMS:
+        choices = ["auto", *FORMS]
+        raise PxUsageError(f"`form` is {form!r}; it must be one of {', '.join(choices)}.{nearest(form, choices)}")
+    return form
+
+
 def run_form(system: System, y: Array, form: str = "auto", steady: bool = True) -> tuple[str, Filtered]:
     """Return the name of the form that served, and its result."""
+    first = first_form(form, system.F.shape[1], y.shape[2])
     if form != "auto":
-        if form not in FORMS:
-            choices = ["auto", *FORMS]
-            raise PxUsageError(f"`form` is {form!r}; it must be one of {', '.join(choices)}.{nearest(form, choices)}")
         return form, FORMS[form](system, y, steady)
-    first = "univariate"
-    if system.F.shape[1] >= MANY_STATES and y.shape[2] >= MANY_OBS:
-        first = "cholesky"
     try:
         filtered = FORMS[first](system, y, steady)
         if filtered.n_cancelled == 0:
@@ -87,6 +93,38 @@ def run_form(system: System, y: Array, form: str = "auto", steady: bool = True) 
     except PxUsageError:
         pass
     return "sqrt", FORMS["sqrt"](system, y, steady)
+
+
+def log_likelihood(
+    model: StateSpaceModel,
+    observations: Any,
+    *,
+    form: str = "auto",
+    steady: bool = True,
+    diffuse_constant: bool = True,
+) -> Any:
+    """Return the log-likelihood alone, a float or `(n_series,)`: faster than `filter_series`, nothing else is kept.
+
+    Parameters, errors and notes as for `filter_series`, whose `log_likelihood` it returns.
+
+    Examples
+    --------
+    >>> from pxtools.kalman import StateSpaceModel, log_likelihood
+    >>> model = StateSpaceModel([[1]], [[1]], [[1]], [[1]], initial_mean=[0], initial_cov=[[1]])
+    >>> round(log_likelihood(model, [1.0, 2.0]), 4)
+    -3.3426
+    """
+    observed = read_observations(observations, model)
+    y = observed.values
+    if first_form(form, model.n_states, model.n_obs) == "univariate":
+        system = system_of(model, 1, y.shape[1])
+        parts = System._make([*(part[None] for part in system[:6]), *system[6:]])
+        totals, diffuse, cancelled = kalman.univariate_log_likelihoods(y, *parts, steady=steady)
+        if form != "auto" or not cancelled[0]:
+            total = totals[0] + (0.0 if diffuse_constant else 0.5 * LOG_2PI * diffuse[0])
+            return total if observed.is_batch else float(total[0])
+    used, filtered = run_form(system_of(model, *y.shape[:2]), y, form, steady)
+    return FilterResult(model, observed, filtered, used, diffuse_constant).log_likelihood
 
 
 def smooth_filtered(

@@ -138,6 +138,12 @@ class StateSpaceModel:
         return freeze((noise + noise.transpose(0, 2, 1)) / 2)
 
     @cached_property
+    def kernel_parts(self) -> tuple[Array, ...]:
+        """F, H, `G Q G'`, R, c and d, in the order in which the kernels take them."""
+        parts = self.parts
+        return parts["F"], parts["H"], self.state_noise, parts["R"], parts["c"], parts["d"]
+
+    @cached_property
     def initial_state(self) -> InitialState:
         """Mean, covariance and diffuse covariance of the first predicted state."""
         n, parts = self.n_states, self.parts

@@ -80,6 +80,8 @@ def _diffuse_gain(
     """The limit of the gain for infinite k in `P + k Pinf`: weights on the infinite directions, then on the rest."""
     Finf = H @ Pinf @ H.swapaxes(-1, -2)
     Fstar = H @ P @ H.swapaxes(-1, -2) + np.where(here[:, :, None] & here[:, None, :], R, 0.0)
+    # a variance of zero, mixed with round-off by the eigenvectors, would be inverted
+    Fstar = Fstar + np.eye(H.shape[1]) * ~here[:, None, :]
     values, vectors = np.linalg.eigh(Finf)
     K = np.empty((len(H), P.shape[1], H.shape[1]))
     for s, rank in enumerate(ranks):

@@ -92,6 +92,8 @@ def _shaped(values: Array, n_obs: int) -> Array:
 
 
 def _check_values(values: Array) -> None:
+    if np.isfinite(values).all():
+        return
     if np.isinf(values).any():
         series, step, column = (int(i) for i in np.argwhere(np.isinf(values))[0])
         where = f"row {step}, column {column}" + (f" of series {series}" if len(values) > 1 else "")

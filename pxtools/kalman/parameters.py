@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,15 +45,15 @@ class Free:
             return float(np.sqrt(max(gap, 1e-8 * unit) / unit))
         return value / unit
 
-    def from_line(self, place: float, unit: float) -> float:
-        """Return the value that belongs to a place on the line; the inverse of `to_line`."""
-        low, high = np.isfinite(self.lower), np.isfinite(self.upper)
+    def from_line(self, place: Any, unit: float) -> Any:
+        """Return the value that belongs to a place on the line, or an array of them; the inverse of `to_line`."""
+        low, high = math.isfinite(self.lower), math.isfinite(self.upper)
         if low and high:
             share = place / np.sqrt(1 + place * place)
-            return float(self.lower + (self.upper - self.lower) * (1 + share) / 2)
+            return self.lower + (self.upper - self.lower) * (1 + share) / 2
         if low:
-            return float(self.lower + unit * place * place)
-        return float(self.upper - unit * place * place) if high else float(place * unit)
+            return self.lower + unit * place * place
+        return self.upper - unit * place * place if high else place * unit
 
     def slope(self, place: float, unit: float) -> float:
         """Return the derivative of `from_line`."""

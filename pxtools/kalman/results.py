@@ -230,6 +230,11 @@ class FilterResult:
     def __repr__(self) -> str:
         return self.summary()
 
+    def _repr_html_(self) -> str:
+        from pxtools.kalman.html import to_html
+
+        return to_html(self)
+
     def _own(self, array: Array) -> Array:
         return array if self.observed.is_batch else array[0]
 

@@ -79,10 +79,8 @@ class StreamState:
         model, t = self.model, self.n_steps
         if model.n_steps is not None and t >= model.n_steps:
             raise PxUsageError(f"The model's matrices cover {model.n_steps} steps, and all are used up.")
-        parts = model.parts
-        arrays = (parts["F"], parts["H"], model.state_noise, parts["R"], parts["c"], parts["d"])
-        start = model.initial_state
-        return System._make([*(part[t : t + 1] if len(part) > 1 else part for part in arrays), *start])
+        arrays = (part[t : t + 1] if len(part) > 1 else part for part in model.kernel_parts)
+        return System._make([*arrays, *model.initial_state])
 
     def __repr__(self) -> str:
         return f"StreamState({self.n_steps} steps, log-likelihood {self.log_likelihood:.4f})"

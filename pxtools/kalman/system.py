@@ -38,18 +38,10 @@ class System(NamedTuple):
 
 def system_of(model: StateSpaceModel, n_series: int, n_steps: int) -> System:
     """Return the model's arrays for the first `n_steps`, and its initial state for each series."""
-    parts, start = model.parts, model.initial_state
-    return System(
-        parts["F"],
-        parts["H"],
-        model.state_noise,
-        parts["R"],
-        parts["c"],
-        parts["d"],
-        np.tile(start.mean, (n_series, 1)),
-        np.tile(start.cov, (n_series, 1, 1)),
-        np.tile(start.diffuse_cov, (n_series, 1, 1)),
-    ).between(0, n_steps)
+    start = model.initial_state
+    starts = [np.repeat(part[None], n_series, axis=0) if n_series > 1 else part[None] for part in start]
+    system = System._make([*model.kernel_parts, *starts])
+    return system if model.n_steps is None else system.between(0, n_steps)
 
 
 def after_diffuse(system: System, y: Array, proper: Callable[[System, Array], Filtered]) -> Filtered:

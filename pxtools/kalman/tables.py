@@ -40,20 +40,25 @@ def _columns(result: FilterResult, name: str, width: int) -> list[str]:
     return list(result.observed.columns or result.model.obs_names or ())
 
 
-def summary(result: FilterResult) -> str:
-    """Return the model, the fit, the log-likelihood and the diagnostics as text."""
+def heading(result: FilterResult) -> list[str]:
+    """Return what was filtered: sizes, dates, numbers of values, log-likelihood."""
     values = result.observed.values
     n_series, n_steps, n_obs = values.shape
     missing = int(np.isnan(values).sum())
     of_series = f"{n_series} series, " if result.observed.is_batch else ""
     what = f"{n_steps} steps, {n_obs} observed, {result.model.n_states} states"
-    lines = [
+    dates = [f"  from              {result.index[0]} to {result.index[-1]}"] if result.index is not None else []
+    return [
         f"FilterResult: {of_series}{what}, form {result.form}",
+        *dates,
         f"  values            {values.size - missing} ({missing} missing)",
         _likelihood_line(result),
     ]
-    if result.index is not None:
-        lines.insert(1, f"  from              {result.index[0]} to {result.index[-1]}")
+
+
+def summary(result: FilterResult) -> str:
+    """Return the model, the fit, the log-likelihood and the diagnostics as text."""
+    lines = heading(result)
     if result.fit is not None:
         lines += _fit_lines(result)
     if not result.observed.is_batch:

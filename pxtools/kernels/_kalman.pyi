@@ -1,6 +1,6 @@
 """Types of the compiled twins of `kalman_numpy`."""
 
-from pxtools.kernels.kalman_results import Array, Filtered, Smoothed
+from pxtools.kernels.kalman_results import Array, Counts, Filtered, Smoothed
 
 def univariate_filter(
     y: Array,
@@ -18,3 +18,16 @@ def univariate_filter(
 def univariate_smoother(
     y: Array, F: Array, H: Array, R: Array, d: Array, filtered: Filtered, estimators: bool = True
 ) -> Smoothed: ...
+def univariate_log_likelihoods(
+    y: Array,
+    F: Array,
+    H: Array,
+    Q: Array,
+    R: Array,
+    c: Array,
+    d: Array,
+    x: Array,
+    P: Array,
+    Pinf: Array,
+    steady: bool = True,
+) -> tuple[Array, Counts, Counts]: ...

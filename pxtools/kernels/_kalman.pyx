@@ -148,7 +148,7 @@ cdef _check_shape(str name, object array, tuple shape):
         raise ValueError(f"{name} has shape {array.shape}, {shape} is needed")
 
 
-def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, bint moments=True):
+def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
     """Filter every series, one element of a row after another: see `kalman_numpy.univariate_filter`."""
     cdef const double *y_ = doubles(y, 3)
     cdef const double *x_ = doubles(x, 2)
@@ -164,9 +164,9 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, bint mo
     _check_shape("Pinf", Pinf, (n_series, n, n))
     ranks = _ranks(Pinf, n_series, n)
     cdef int *left = <int *> cnp.PyArray_DATA(ranks)
-    cdef Py_ssize_t kept = n_steps if ranks.any() else 0, held = n_steps if moments else 0
-    predicted_mean, filtered_mean = room(3, n_series, held + moments, n), room(3, n_series, held, n)
-    predicted_cov, filtered_cov = room(4, n_series, held + moments, n, n), room(4, n_series, held, n, n)
+    cdef Py_ssize_t kept = n_steps if ranks.any() else 0
+    predicted_mean, filtered_mean = room(3, n_series, n_steps + 1, n), room(3, n_series, n_steps, n)
+    predicted_cov, filtered_cov = room(4, n_series, n_steps + 1, n, n), room(4, n_series, n_steps, n, n)
     log_lik, last = room(2, n_series, n_steps), zeros(cnp.NPY_DOUBLE, 3, n_series, n, n)
     diffuse_cov = zeros(cnp.NPY_DOUBLE, 4, n_series, kept, n, n)
     diffuse_filtered = zeros(cnp.NPY_DOUBLE, 4, n_series, kept, n, n)
@@ -187,12 +187,10 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, bint mo
     cdef long longest = 0, written = 0
     cdef bint may_settle = steady and holder.model.is_constant
     out.n_cancelled = 0
-    out.predicted_mean = out.predicted_cov = out.filtered_mean = out.filtered_cov = NULL
     with nogil:
         for s in range(n_series):
-            if moments:
-                out.predicted_mean, out.predicted_cov = pm + s * (n_steps + 1) * n, pc + s * (n_steps + 1) * nn
-                out.filtered_mean, out.filtered_cov = fm + s * n_steps * n, fc + s * n_steps * nn
+            out.predicted_mean, out.predicted_cov = pm + s * (n_steps + 1) * n, pc + s * (n_steps + 1) * nn
+            out.filtered_mean, out.filtered_cov = fm + s * n_steps * n, fc + s * n_steps * nn
             out.log_lik = ll + s * n_steps
             out.diffuse_cov, out.diffuse_filtered_cov = wide + s * kept * nn, wide_filtered + s * kept * nn
             out.diffuse_obs, out.last_diffuse_cov = used + s * kept * m, wide_last + s * nn
@@ -201,12 +199,11 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, bint mo
             longest = max(longest, out.n_diffuse_steps)
             n_kept[s] = out.n_kept
             written = max(written, out.n_kept)
-        if moments:
-            for s in range(n_series):
-                out.predicted_cov, out.filtered_cov = pc + s * (n_steps + 1) * nn, fc + s * n_steps * nn
-                out.n_kept = n_kept[s]
-                catch_up(n, &out, written)
-    if moments and written < n_steps:
+        for s in range(n_series):
+            out.predicted_cov, out.filtered_cov = pc + s * (n_steps + 1) * nn, fc + s * n_steps * nn
+            out.n_kept = n_kept[s]
+            catch_up(n, &out, written)
+    if written < n_steps:
         predicted_cov = np.ascontiguousarray(predicted_cov[:, :written + 1])
         filtered_cov = np.ascontiguousarray(filtered_cov[:, :written])
     if longest < kept:
@@ -214,6 +211,57 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, bint mo
         diffuse_obs = diffuse_obs[:, :longest].copy()
     return Filtered(predicted_mean, predicted_cov, filtered_mean, filtered_cov, log_lik, diffuse_cov, diffuse_filtered,
                     diffuse_obs, last, out.n_cancelled)
+
+
+def univariate_log_likelihoods(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
+    """Return the log-likelihoods of many models, keeping no moments: see `kalman_numpy`."""
+    cdef const double *y_ = doubles(y, 3)
+    cdef Py_ssize_t n_series = cnp.PyArray_DIM(y, 0), n_steps = cnp.PyArray_DIM(y, 1), m = cnp.PyArray_DIM(y, 2)
+    cdef Py_ssize_t n_models = max(part.shape[0] for part in (F, H, Q, R, c, d, x, P, Pinf)), k, s, t
+    cdef _Model holder = _Model(n_steps, F[0], H[0], Q[0], R[0], c[0], d[0])
+    cdef Model *model = &holder.model
+    cdef Py_ssize_t n = model.n
+    if n_series == 0 or n_steps == 0 or model.m != m:
+        raise ValueError("y must be (n_series, n_steps, n_obs) and not empty")
+    cdef const double *parts[9]
+    cdef Py_ssize_t jumps[9]
+    wanted = (F[0].shape, H[0].shape, Q[0].shape, R[0].shape, c[0].shape, d[0].shape, (n,), (n, n), (n, n))
+    for k, (part, shape) in enumerate(zip((F, H, Q, R, c, d, x, P, Pinf), wanted)):
+        parts[k] = doubles(part, len(shape) + 1)
+        if part.shape[1:] != shape or part.shape[0] not in (1, n_models):
+            raise ValueError("each part of the models needs one entry, or one for each model")
+        jumps[k] = part[0].size if part.shape[0] > 1 else 0
+    model.is_diagonal = _is_diagonal(parts[3], R.shape[0] * R.shape[1], m)
+    model.is_sparse = model.is_sparse and jumps[0] == 0
+    ranks = _ranks(Pinf, Pinf.shape[0], n)
+    cdef int *left = <int *> cnp.PyArray_DATA(ranks)
+    cdef bint each_rank = jumps[8] > 0, may_settle = steady and model.is_constant
+    totals, counts = zeros(cnp.NPY_DOUBLE, 2, n_models, n_series), zeros(cnp.NPY_LONG, 2, n_models, n_series)
+    lost, steps = zeros(cnp.NPY_LONG, 1, n_models), room(1, n_steps)
+    served, memory = zeros(cnp.NPY_UINT8, 1, n_steps * m), zeros(cnp.NPY_DOUBLE, 1, filter_doubles(n, m))
+    cdef double *total = fresh(totals)
+    cdef double *work = fresh(memory)
+    cdef long *count = <long *> cnp.PyArray_DATA(counts)
+    cdef long *cancelled = <long *> cnp.PyArray_DATA(lost)
+    cdef unsigned char *used = <unsigned char *> cnp.PyArray_DATA(served)
+    cdef FilterOut out
+    out.predicted_mean, out.log_lik, out.diffuse_obs = NULL, fresh(steps), used
+    with nogil:
+        for k in range(n_models):
+            out.n_cancelled = 0
+            model.F, model.H = parts[0] + k * jumps[0], parts[1] + k * jumps[1]
+            model.Q, model.R = parts[2] + k * jumps[2], parts[3] + k * jumps[3]
+            model.c, model.d = parts[4] + k * jumps[4], parts[5] + k * jumps[5]
+            for s in range(n_series):
+                filter_series(model, y_ + s * n_steps * m, parts[6] + k * jumps[6], parts[7] + k * jumps[7],
+                              parts[8] + k * jumps[8], left[k * each_rank], may_settle, &out, work)
+                for t in range(n_steps):
+                    total[k * n_series + s] += out.log_lik[t]
+                for t in range(out.n_diffuse_steps * m):
+                    count[k * n_series + s] += used[t]
+                    used[t] = 0
+            cancelled[k] = out.n_cancelled
+    return totals, counts, lost
 
 
 def univariate_smoother(y, F, H, R, d, filtered, bint estimators=True):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from pxtools.kernels import kalman_numpy
+from pxtools.kernels import kalman_numpy, kalman_rows_numpy
 from pxtools.kernels.kalman_results import Array, Filtered
 
 #: "compiled" or "numpy"
 TIER = "compiled"
 
 try:
-    from pxtools.kernels._kalman import univariate_filter, univariate_smoother
+    from pxtools.kernels._kalman import univariate_filter, univariate_log_likelihoods, univariate_smoother
 except ImportError:  # not compiled here, or shipped to an engine as source
     univariate_filter = kalman_numpy.univariate_filter
+    univariate_log_likelihoods = kalman_numpy.univariate_log_likelihoods
     univariate_smoother = kalman_numpy.univariate_smoother
     TIER = "numpy"
+
+try:
+    from pxtools.kernels._kalman_roots import information_filter, square_root_filter
+except ImportError:
+    information_filter = kalman_rows_numpy.information_filter
+    square_root_filter = kalman_rows_numpy.square_root_filter
 
 
 def cholesky_filter(
@@ -29,12 +36,20 @@ def cholesky_filter(
     Pinf: Array,
     steady: bool = True,
 ) -> Filtered:
-    """Filter a row at once: see `kalman_numpy.cholesky_filter`. SciPy's BLAS is loaded by the first call."""
+    """Filter a row at once: see `kalman_rows_numpy.cholesky_filter`. SciPy's BLAS is loaded by the first call."""
     try:
         from pxtools.kernels._kalman_blas import cholesky_filter as best
     except ImportError:
-        best = kalman_numpy.cholesky_filter
+        best = kalman_rows_numpy.cholesky_filter
     return best(y, F, H, Q, R, c, d, x, P, Pinf, steady)
 
 
-__all__ = ["TIER", "cholesky_filter", "univariate_filter", "univariate_smoother"]
+__all__ = [
+    "TIER",
+    "cholesky_filter",
+    "information_filter",
+    "square_root_filter",
+    "univariate_filter",
+    "univariate_log_likelihoods",
+    "univariate_smoother",
+]

@@ -9,32 +9,13 @@
 #ifndef PXTOOLS_KALMAN_CORE_H
 #define PXTOOLS_KALMAN_CORE_H
 
-#include <math.h>
-#include <stddef.h>
-#include <string.h>
+#include "kalman_dense.h"
 
 #define LOG_2PI 1.8378770664093454836
 #define NO_VARIANCE (8 * 2.220446049250313e-16)
 #define CANCELLED 1e-10
 #define NOT_DIFFUSE 1e-9
 #define STEADY 4e-16
-
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-
-#if defined(_MSC_VER)
-#define ALWAYS_INLINE static __forceinline
-#define RESTRICT __restrict
-#else
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-#define RESTRICT restrict
-#endif
-
-/* as wide as a pointer: Python builds with -fwrapv, under which loops over int indices are not vectorised */
-typedef ptrdiff_t Index;
 
 /* A sparse matrix by rows: the elements of row i are k = start[i] .. start[i + 1] - 1. */
 typedef struct {
@@ -56,7 +37,7 @@ typedef struct {
 } Model;
 
 typedef struct {
-    /* room for every step; NULL when the log-likelihood alone is wanted */
+    /* room for every step; predicted_mean is NULL when the log-likelihood alone is wanted, then the rest is unused */
     double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov;
     double *log_lik;
     long n_kept; /* covariances written: those of later steps equal the last filtered and the last predicted one */
@@ -94,13 +75,6 @@ typedef struct {
     int n_present;
 } Row;
 
-ALWAYS_INLINE double dot(const Index n, const double *a, const double *b)
-{
-    double sum = 0.0;
-    for (Index j = 0; j < n; j++) sum += a[j] * b[j];
-    return sum;
-}
-
 /* fmax calls the C library, for the sake of NaN */
 ALWAYS_INLINE double not_negative(double value) { return value > 0.0 ? value : 0.0; }
 
@@ -119,22 +93,6 @@ ALWAYS_INLINE void add_outer(const Index n, double *P, double s, const double *a
         for (Index j = 0; j < n; j++) P[i * n + j] += s * (a[i] * b[j] + b[i] * a[j]);
 }
 
-ALWAYS_INLINE void mirror(const Index n, double *P)
-{
-    for (Index i = 0; i < n; i++)
-        for (Index j = i + 1; j < n; j++) P[i * n + j] = P[j * n + i];
-}
-
-/* W = A B */
-ALWAYS_INLINE void product(const Index n, const double *A, const double *B, double *RESTRICT W)
-{
-    for (Index i = 0; i < n; i++) {
-        for (Index j = 0; j < n; j++) W[i * n + j] = A[i * n] * B[j];
-        for (Index k = 1; k < n; k++)
-            for (Index j = 0; j < n; j++) W[i * n + j] += A[i * n + k] * B[k * n + j];
-    }
-}
-
 ALWAYS_INLINE void sparse_product(const Index n, const SparseRows A, const double *B, double *RESTRICT W)
 {
     for (Index i = 0; i < n; i++) {
@@ -145,22 +103,6 @@ ALWAYS_INLINE void sparse_product(const Index n, const SparseRows A, const doubl
             for (Index j = 0; j < n; j++) W[i * n + j] += a * b[j];
         }
     }
-}
-
-ALWAYS_INLINE void transpose(const Index n, const double *A, double *RESTRICT W)
-{
-    for (Index i = 0; i < n; i++)
-        for (Index j = 0; j < n; j++) W[j * n + i] = A[i * n + j];
-}
-
-/* out = A P A', exactly symmetric; W1 and W2 are scratch */
-ALWAYS_INLINE void congruence(const Index n, const double *A, const double *P, double *RESTRICT out,
-                              double *RESTRICT W1, double *RESTRICT W2)
-{
-    product(n, A, P, W1);
-    transpose(n, W1, W2);
-    product(n, A, W2, out);
-    mirror(n, out);
 }
 
 ALWAYS_INLINE void sparse_congruence(const Index n, const SparseRows A, const double *P, double *RESTRICT out,

@@ -109,14 +109,14 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
             memcpy(x, next, n * sizeof(double));
             continue;
         }
-        if (may_settle) memcpy(before, P, nn * sizeof(double));
+        memcpy(before, P, nn * sizeof(double));
         if (left) {
-            memcpy(out->diffuse_cov + t * nn, Pinf, nn * sizeof(double));
+            if (keeps) memcpy(out->diffuse_cov + t * nn, Pinf, nn * sizeof(double));
             left = diffuse_update(n, m, &row, x, P, Pinf, bound, left, out->diffuse_obs + t * m, &log_lik,
                                   &out->n_cancelled, scratch);
             mirror(n, P);
             mirror(n, Pinf);
-            memcpy(out->diffuse_filtered_cov + t * nn, Pinf, nn * sizeof(double));
+            if (keeps) memcpy(out->diffuse_filtered_cov + t * nn, Pinf, nn * sizeof(double));
             left = diffuse_predict(n, model->F + t * model->F_step, Pinf, bound, left, scratch);
             out->n_diffuse_steps = t + 1;
         } else {
@@ -165,7 +165,7 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
         if (may_settle && !left && row.n_present == m) is_settled = NAME(has_settled)(n, P, before);
     }
     if (keeps) memcpy(out->predicted_mean + n_steps * n, x, n * sizeof(double));
-    if (left) memcpy(out->last_diffuse_cov, Pinf, nn * sizeof(double));
+    if (keeps && left) memcpy(out->last_diffuse_cov, Pinf, nn * sizeof(double));
 }
 
 #define FILTER_DOUBLES(n, m) \

@@ -19,6 +19,7 @@ from pxtools.kernels.kalman_results import (
     NO_VARIANCE,
     NOT_DIFFUSE,
     Array,
+    Counts,
     Filtered,
     Smoothed,
 )
@@ -65,7 +66,7 @@ def univariate_filter(
     """
     n_series, n_steps, _ = y.shape
     n = F.shape[1]
-    out = _room(n_series, n_steps, n)
+    out = new_moments(n_series, n_steps, n)
     x, P, Pinf = x.copy(), P.copy(), Pinf.copy()
     bound = Pinf.copy()
     left = np.linalg.matrix_rank(Pinf, hermitian=True) if Pinf.any() else np.zeros(n_series, dtype=int)
@@ -98,7 +99,47 @@ def univariate_filter(
     )
 
 
-class _Room(NamedTuple):
+def univariate_log_likelihoods(
+    y: Array,
+    F: Array,
+    H: Array,
+    Q: Array,
+    R: Array,
+    c: Array,
+    d: Array,
+    x: Array,
+    P: Array,
+    Pinf: Array,
+    steady: bool = True,
+) -> tuple[Array, Counts, Counts]:
+    """Return the log-likelihoods of many models for the same series, keeping no moments.
+
+    Parameters
+    ----------
+    y : (n_series, n_steps, n_obs), NaN where missing
+    F, H, Q, R, c, d : as for `univariate_filter`, with another leading axis of length 1 or n_models
+    x, P, Pinf : (n_models or 1, n_states), (n_models or 1, n_states, n_states): all series start alike
+
+    Returns
+    -------
+    log-likelihoods (n_models, n_series), numbers of observations that ended the diffuse phase (n_models, n_series),
+    numbers of innovation variances that lost over ten digits (n_models,)
+    """
+    parts = (F, H, Q, R, c, d, x, P, Pinf)
+    totals, counts, lost = [], [], []
+    for k in range(max(map(len, parts))):
+        one = [_at(part, k) for part in parts]
+        one[6:] = [np.repeat(part[None], len(y), axis=0) for part in one[6:]]
+        filtered = univariate_filter(y, *one)  # type: ignore[arg-type]
+        totals.append(filtered.log_likelihood.sum(axis=1))
+        counts.append(filtered.diffuse_obs.sum(axis=(1, 2), dtype=np.int64))
+        lost.append(filtered.n_cancelled)
+    return np.array(totals), np.array(counts), np.array(lost)
+
+
+class Moments(NamedTuple):
+    """The arrays that a filter fills: see `Filtered`."""
+
     predicted_mean: Array
     predicted_cov: Array
     filtered_mean: Array
@@ -106,8 +147,9 @@ class _Room(NamedTuple):
     log_likelihood: Array
 
 
-def _room(n_series: int, n_steps: int, n: int) -> _Room:
-    return _Room(
+def new_moments(n_series: int, n_steps: int, n: int) -> Moments:
+    """Return room for the forward pass; the log-likelihoods are zero."""
+    return Moments(
         np.empty((n_series, n_steps + 1, n)),
         np.empty((n_series, n_steps + 1, n, n)),
         np.empty((n_series, n_steps, n)),
@@ -332,56 +374,3 @@ def _row_forwards(rows: Rows, x: Array, P: Array, Pinf: Array, used: Mask) -> li
         P -= _outer(K, Mstar) + _outer(K1, np.where(diffuse, Minf.T, 0.0).T)
         Pinf -= _outer(np.where(diffuse, K.T, 0.0).T, Minf)
     return steps
-
-
-def cholesky_filter(
-    y: Array,
-    F: Array,
-    H: Array,
-    Q: Array,
-    R: Array,
-    c: Array,
-    d: Array,
-    x: Array,
-    P: Array,
-    Pinf: Array,
-    steady: bool = True,
-) -> Filtered:
-    """Filter every series, a row at once: Durbin & Koopman (2012), equation 4.24.
-
-    Parameters as for `univariate_filter`; Pinf must be zero. Raises `numpy.linalg.LinAlgError`, with the step in its
-    message, where the covariance of an innovation is not positive definite.
-    """
-    n_series, n_steps, m = y.shape
-    n = F.shape[1]
-    if Pinf.any():
-        raise ValueError("the Cholesky kernel has no exact diffuse phase")
-    out = _room(n_series, n_steps, n)
-    for s in range(n_series):
-        mean, cov = x[s].copy(), P[s].copy()
-        for t in range(n_steps):
-            out.predicted_mean[s, t], out.predicted_cov[s, t] = mean, cov
-            here = ~np.isnan(y[s, t])
-            if here.any():
-                Ht, Rt = _at(H, t)[here], _at(R, t)[np.ix_(here, here)]
-                W = Ht @ cov
-                L = _cholesky_at(W @ Ht.T + Rt, t)
-                V = np.linalg.solve(L, np.column_stack([W, y[s, t, here] - _at(d, t)[here] - Ht @ mean]))
-                V, v = V[:, :-1], V[:, -1]
-                mean, cov = mean + V.T @ v, cov - V.T @ V
-                out.log_likelihood[s, t] = -0.5 * (len(v) * LOG_2PI + 2 * np.log(np.diagonal(L)).sum() + v @ v)
-            cov = (cov + cov.T) / 2
-            out.filtered_mean[s, t], out.filtered_cov[s, t] = mean, cov
-            mean = _at(F, t) @ mean + _at(c, t)
-            cov = _carried(cov[None], _at(F, t))[0] + _at(Q, t)
-        out.predicted_mean[s, n_steps], out.predicted_cov[s, n_steps] = mean, cov
-    none = np.zeros((n_series, 0, n, n))
-    used = np.zeros((n_series, 0, m), dtype=np.uint8)
-    return Filtered(*out, none, none.copy(), used, np.zeros((n_series, n, n)), 0)
-
-
-def _cholesky_at(S: Array, t: int) -> Array:
-    try:
-        return np.asarray(np.linalg.cholesky(S), dtype=np.float64)
-    except np.linalg.LinAlgError:
-        raise np.linalg.LinAlgError(f"the innovation covariance at step {t} is not positive definite") from None

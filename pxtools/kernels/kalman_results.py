@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 #: an innovation variance below this fraction of its own terms is zero in double precision
 NO_VARIANCE = 8 * np.finfo(float).eps
+
+#: a factor's pivot below this fraction of its row is zero
+NO_PIVOT = 8 * np.finfo(float).eps
 
 #: below this fraction, more than ten digits were cancelled: the square-root form is called for
 CANCELLED = 1e-10
@@ -57,6 +61,21 @@ class Filtered(NamedTuple):
         return self._replace(
             predicted_cov=repeated(self.predicted_cov, n_steps + 1), filtered_cov=repeated(self.filtered_cov, n_steps)
         )
+
+
+def without_diffuse(
+    predicted_mean: Array,
+    predicted_cov: Array,
+    filtered_mean: Array,
+    filtered_cov: Array,
+    log_likelihood: Array,
+    n_obs: int,
+) -> Filtered:
+    """Return the forward pass of a kernel that has no exact diffuse phase."""
+    n_series, _, n = filtered_mean.shape
+    none, used = np.zeros((n_series, 0, n, n)), np.zeros((n_series, 0, n_obs), dtype=np.uint8)
+    moments = (predicted_mean, predicted_cov, filtered_mean, filtered_cov, log_likelihood)
+    return Filtered(*moments, none, none.copy(), used, np.zeros((n_series, n, n)), 0)
 
 
 def repeated(part: Array, n_steps: int) -> Array:

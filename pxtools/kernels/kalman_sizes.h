@@ -1,4 +1,4 @@
-/* The loops for 1, 2, 3, 4 and 6 states, unrolled by the compiler, and for any number; chosen at run time. */
+/* The loops for 1 to 6 states, unrolled by the compiler, and for any number; chosen at run time. */
 #include "kalman_core.h"
 
 #define GLUE(a, b) a##_##b
@@ -14,6 +14,9 @@
 #define N_STATES 4
 #define NAME(x) GLUE(x, 4)
 #include "kalman_loops.h"
+#define N_STATES 5
+#define NAME(x) GLUE(x, 5)
+#include "kalman_loops.h"
 #define N_STATES 6
 #define NAME(x) GLUE(x, 6)
 #include "kalman_loops.h"
@@ -27,6 +30,7 @@
     case 2: function##_2(__VA_ARGS__); break;              \
     case 3: function##_3(__VA_ARGS__); break;              \
     case 4: function##_4(__VA_ARGS__); break;              \
+    case 5: function##_5(__VA_ARGS__); break;              \
     case 6: function##_6(__VA_ARGS__); break;              \
     default: function##_any(__VA_ARGS__);                  \
     }

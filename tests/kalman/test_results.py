@@ -144,6 +144,16 @@ def test_the_summary_tells_model_fit_likelihood_and_residuals():
     assert all(len(line) < 130 for line in text.splitlines())
 
 
+def test_a_notebook_shows_the_summary_as_tables():
+    series = pd.Series(NILE, index=range(1871, 1971), name="flow <m3>")
+    result = kalman(MODEL, series, forecast=2)
+    shown = result._repr_html_()
+    for word in ("100 steps", "-633.4646", "last state", "Ljung-Box", "flow &lt;m3&gt;", "798.37", "1972"):
+        assert word in shown
+    assert shown.count("<table>") == shown.count("</table>") == 3
+    assert "2 series" in filter_series(MODEL, np.stack([NILE, NILE])[..., None])._repr_html_()
+
+
 def test_standardised_residuals_are_white():
     from pxtools.kalman import simulate
 

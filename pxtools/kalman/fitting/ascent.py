@@ -1,0 +1,113 @@
+"""A quasi-Newton climb (BFGS).
+
+References: Nocedal & Wright (2006), Numerical Optimization, section 6.1; Lewis & Overton (2013), Nonsmooth optimization
+via quasi-Newton methods, whose line search by bisection needs no more than a weak Wolfe condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from pxtools.kalman.checks import Array
+
+#: a step must gain this part of what the slope promises, and leave at most that part of the slope
+GAIN, SLOPE = 1e-4, 0.9
+
+#: relative gains below this are round-off; so many of them in a row end the climb
+ROUND_OFF, PATIENCE = 1e-13, 3
+
+#: halvings or doublings of a step before the search along a line is given up
+MAX_TRIALS = 40
+
+
+class Hill(Protocol):
+    """What is climbed: a height at each point, minus infinity where there is none, and its gradient."""
+
+    def height(self, point: Array) -> float:
+        """Return the height."""
+        ...
+
+    def gradient(self, point: Array) -> Array:
+        """Return the gradient."""
+        ...
+
+
+class Place(NamedTuple):
+    """A point with its height and gradient."""
+
+    at: Array
+    height: float
+    gradient: Array
+
+
+def ascend(
+    hill: Hill, start: Place, scale: Array, gradient_goal: float, after_step: Callable[[Place], bool]
+) -> tuple[Place, str]:
+    """Climb from `start` until the gradient is small, `after_step` says so, or no step gains any more.
+
+    Parameters
+    ----------
+    hill : Hill
+    start : Place
+    scale : array
+        A guess of the inverse curvature along each axis.
+    gradient_goal : float
+        Greatest element of the gradient at the end.
+    after_step : callable
+        Sees the place after each step; returns whether to stop there.
+
+    Returns
+    -------
+    Place, str
+        The last place, and "flat", "stopped" or "stuck".
+    """
+    here, inverse, is_fresh, idle = start, np.diag(scale), True, 0
+    while np.abs(here.gradient).max() > gradient_goal:
+        direction = inverse @ here.gradient
+        there = _along(hill, here, direction) if direction @ here.gradient > 0 else None
+        if there is None:
+            if is_fresh:
+                return here, "stuck"
+            inverse, is_fresh = np.diag(scale), True  # round-off has spoilt the curvature: once more without it
+            continue
+        step, bend = there.at - here.at, here.gradient - there.gradient
+        curvature = float(step @ bend)
+        if curvature > 0:
+            inverse, is_fresh = _updated(inverse, step, bend, curvature), False
+        idle = idle + 1 if there.height - here.height <= ROUND_OFF * max(1.0, abs(here.height)) else 0
+        here = there
+        if after_step(here):
+            return here, "stopped"
+        if idle == PATIENCE:
+            return here, "stuck"
+    return here, "flat"
+
+
+def _updated(inverse: Array, step: Array, bend: Array, curvature: float) -> Array:
+    """The BFGS update of the inverse curvature (Nocedal & Wright, equation 6.17)."""
+    moved = inverse @ bend
+    cross = np.outer(step, moved) / curvature
+    return inverse - cross - cross.T + (1 + bend @ moved / curvature) / curvature * np.outer(step, step)
+
+
+def _along(hill: Hill, here: Place, direction: Array) -> Place | None:
+    """Return a place along the direction that satisfies the weak Wolfe conditions, or the best that gains; or None."""
+    slope = float(here.gradient @ direction)
+    low, high, length = 0.0, np.inf, 1.0
+    best: Place | None = None
+    for _ in range(MAX_TRIALS):
+        place = here.at + length * direction
+        height, least = hill.height(place), here.height + GAIN * length * slope
+        if not height >= (least if best is None else max(least, best.height)):
+            high = length
+        else:
+            best, low = Place(place, height, hill.gradient(place)), length
+            if best.gradient @ direction <= SLOPE * slope:
+                return best
+        length = 2 * low if np.isinf(high) else (low + high) / 2
+        if np.array_equal(here.at + length * direction, place):
+            break
+    return best

@@ -1,0 +1,10 @@
+"""Types of the compiled twins of `kalman_rows_numpy`."""
+
+from pxtools.kernels.kalman_results import Array, Filtered
+
+def square_root_filter(
+    y: Array, F: Array, H: Array, half_Q: Array, half_R: Array, c: Array, d: Array, x: Array, S: Array
+) -> Filtered: ...
+def information_filter(
+    y: Array, F: Array, H: Array, Q: Array, R: Array, c: Array, d: Array, x: Array, P: Array
+) -> Filtered: ...
