@@ -111,12 +111,17 @@ ALWAYS_INLINE void NAME(forward)(const Index n, const int is_own, const FleetMod
 #define ROW(j) (is_own ? h_t[i * n + (j)] : splat(H1[i * n + (j)]))
             V predicted = splat(0.0), f = splat(0.0), scale = splat(0.0);
             const V noise = is_own ? r[i] : splat(R1[i * m + i]);
-            UNROLL for (Index j = 0; j < n; j++) predicted += ROW(j) * x[j];
-            UNROLL for (Index j = 0; j < n; j++) M[j] = P[tri(0, j)] * ROW(0);
-            UNROLL for (Index k = 1; k < n; k++)
+            UNROLL for (Index j = 0; j < n; j++) M[j] = splat(0.0);
+            UNROLL for (Index k = 0; k < n; k++) {
+                if (!is_own && H1[i * n + k] == 0.0) continue;
+                predicted += ROW(k) * x[k];
+                scale += ROW(k) * ROW(k) * spread[k];
                 UNROLL for (Index j = 0; j < n; j++) M[j] += P[tri(k, j)] * ROW(k);
-            UNROLL for (Index j = 0; j < n; j++) f += ROW(j) * M[j];
-            UNROLL for (Index j = 0; j < n; j++) scale += ROW(j) * ROW(j) * spread[j];
+            }
+            UNROLL for (Index k = 0; k < n; k++) {
+                if (!is_own && H1[i * n + k] == 0.0) continue;
+                f += ROW(k) * M[k];
+            }
             f = noise + only(f > 0.0, f);
             scale = noise + scale;
             const Mask serves = here[i] & (f > NO_VARIANCE * scale);
@@ -125,7 +130,7 @@ ALWAYS_INLINE void NAME(forward)(const Index n, const int is_own, const FleetMod
             step_product *= pick(serves, f, splat(1.0));
             step_count += only(serves, splat(1.0));
             step_squares += v * v * inverse;
-            renormalise(&step_product, &step_exponents);
+            if (i & 1) renormalise(&step_product, &step_exponents);
             v_t[i] = v;
             inverse_t[i] = inverse;
             UNROLL for (Index j = 0; j < n; j++) {
@@ -139,6 +144,7 @@ ALWAYS_INLINE void NAME(forward)(const Index n, const int is_own, const FleetMod
                 UNROLL for (Index j = 0; j < n; j++) h_t[i * n + j] = ROW(j);
 #undef ROW
         }
+        renormalise(&step_product, &step_exponents);
         squares += step_squares;
         count += step_count;
         product *= step_product;
