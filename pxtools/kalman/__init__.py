@@ -22,11 +22,12 @@ from pxtools.kalman.cell import model_from_cell
 from pxtools.kalman.extended import ExtendedModel, ExtendedResult, extended_filter
 from pxtools.kalman.filtering import filter_series, log_likelihood
 from pxtools.kalman.fitting.fit import Fit, fit_model
+from pxtools.kalman.fleet import FleetResult
 from pxtools.kalman.forecasting import Forecast
 from pxtools.kalman.from_statsmodels import from_statsmodels
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.parameters import FreeModel, free
-from pxtools.kalman.results import FilterResult, join_results
+from pxtools.kalman.results import FilterResult
 from pxtools.kalman.simulation import Simulated, simulate, simulate_states
 from pxtools.kalman.streaming import StreamState, start_stream
 
@@ -35,6 +36,7 @@ __all__ = [
     "ExtendedResult",
     "FilterResult",
     "Fit",
+    "FleetResult",
     "Forecast",
     "FreeModel",
     "Simulated",
@@ -47,7 +49,6 @@ __all__ = [
     "fit_model",
     "free",
     "from_statsmodels",
-    "join_results",
     "kalman",
     "local_level",
     "local_linear_trend",
@@ -65,7 +66,7 @@ __all__ = [
 class _Callable(ModuleType):
     """The package, callable as its function of the same name."""
 
-    def __call__(self, *args: Any, **options: Any) -> FilterResult:
+    def __call__(self, *args: Any, **options: Any) -> FilterResult | FleetResult:
         return kalman(*args, **options)
 
 

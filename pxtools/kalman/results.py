@@ -240,37 +240,3 @@ class FilterResult:
 
     def _number(self, array: Any) -> Any:
         return array if self.observed.is_batch else array[0].item()
-
-
-def join_results(parts: list[FilterResult]) -> FilterResult:
-    """Return one batch from the batches that engines filtered, in order."""
-    if len({part.n_diffuse_steps for part in parts}) > 1:
-        parts = [_with_diffuse(part, max(p.n_diffuse_steps for p in parts)) for part in parts]
-    if len({part.filtered.filtered_cov.shape[1] for part in parts}) > 1:
-        parts = [replace(part, filtered=part.complete) for part in parts]
-    arrays = zip(*(part.filtered[:-1] for part in parts), strict=True)
-    joined = Filtered._make([*map(np.concatenate, arrays), sum(p.filtered.n_cancelled for p in parts)])
-    values = np.concatenate([part.observed.values for part in parts])
-    forms = "/".join(dict.fromkeys(part.form for part in parts))
-    result = parts[0].replace(observed=parts[0].observed._replace(values=values, is_batch=True), filtered=joined)
-    result.__dict__.pop("smoothed", None)
-    result = replace(result, form=forms, forecasts=None)
-    if all("smoothed" in part.__dict__ for part in parts):
-        smooth = zip(*(part.smoothed for part in parts), strict=True)
-        result.__dict__["smoothed"] = Smoothed(*(np.concatenate(group) for group in smooth))
-    return result
-
-
-def _with_diffuse(part: FilterResult, n: int) -> FilterResult:
-    def padded(array: Any) -> Any:
-        return np.concatenate(
-            [array, np.zeros((len(array), n - array.shape[1], *array.shape[2:]), array.dtype)], axis=1
-        )
-
-    f = part.filtered
-    filtered = f._replace(
-        diffuse_cov=padded(f.diffuse_cov),
-        diffuse_filtered_cov=padded(f.diffuse_filtered_cov),
-        diffuse_obs=padded(f.diffuse_obs),
-    )
-    return part.replace(filtered=filtered)

@@ -10,7 +10,7 @@ from IPython.core.magic import line_cell_magic, magics_class, needs_local_scope,
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.kalman import FilterResult, model_from_cell
+from pxtools.kalman import FilterResult, FleetResult, model_from_cell
 from pxtools.magics.common import PxMagics, evaluate, expressions, read_line, waits
 from pxtools.session.handle import Handle
 from pxtools.session.kalman import filter_on
@@ -33,17 +33,22 @@ class PxKalman(PxMagics):
     @argument("--until", help='When the fit stops, such as "gain<1e-6 iterations<500".')
     @argument("--form", default="auto", help="auto, univariate, cholesky, sqrt or information.")
     @argument("-t", "--targets", help="Filter there: 0, 0,2, ::2, all, or a view; many series are split over them.")
+    @argument("--where", default="auto", help="Many series with -t: auto (where it is faster), here, or engines.")
+    @argument("--write", metavar="PATH", help="Have the engines write arrays to this folder (or .zarr), not send them.")
     @waits
-    @argument("-o", "--out", help="Bind the FilterResult to this name, too.")
+    @argument("-o", "--out", help="Bind the result to this name, too.")
     @argument("rest", nargs=argparse.REMAINDER, help="MODEL OBSERVATIONS; in a cell OBSERVATIONS alone.")
     def pxkalman(
         self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None
-    ) -> FilterResult | Handle:
+    ) -> FilterResult | FleetResult | Handle:
         """Filter observations with a linear Gaussian state-space model.
 
         The line form names a `StateSpaceModel` and the observations: `(n_steps, n_obs)`, `(n_series, n_steps, n_obs)`,
-        a Series or a DataFrame; NaN is a missing value. The cell form defines the model with textbook letters F, H, Q,
-        R, and `initial` or x0 and P0; numbers that are left `free()` are fitted.
+        a Series or a DataFrame; NaN is a missing value. Many series may also be a name that was scattered, a value that
+        engines hold, or the path of a .npy, .zarr or .parquet file; then they are filtered where they are.
+
+        The cell form defines the model with textbook letters F, H, Q, R, and `initial` or x0 and P0; numbers that are
+        left `free()` are fitted.
 
         Examples
         --------
@@ -58,6 +63,7 @@ class PxKalman(PxMagics):
         *models, observations = (evaluate(node, known) for node in operands)
         model = models[0] if models else model_from_cell(cell or "", known)
         options = {key: getattr(args, key) for key in _OPTIONS}
+        options["name"] = operands[-1].id if isinstance(operands[-1], ast.Name) else None
         local = self.locals_only(local_ns)
         result = self.carry_out(args, lambda: filter_on(self.session, model, observations, local=local, **options))
         if args.out is not None:
@@ -65,7 +71,7 @@ class PxKalman(PxMagics):
         return result
 
 
-_OPTIONS = ("targets", "smooth", "forecast", "level", "fit", "until", "starts", "seed", "form")
+_OPTIONS = ("targets", "where", "write", "smooth", "forecast", "level", "fit", "until", "starts", "seed", "form")
 
 
 def line_operands(text: str) -> list[ast.expr]:

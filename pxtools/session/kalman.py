@@ -1,22 +1,31 @@
-"""Kalman filters here or on engines: batches are split over engines, the starts of a fit are mapped over them."""
+"""Kalman filters here or on engines: many series are worked on where they lie, the starts of a fit are mapped."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from pxtools.errors import PxUsageError
-from pxtools.kalman import FilterResult, FreeModel, join_results, kalman
-from pxtools.kalman.api import as_model
+from pxtools.kalman import FilterResult, FleetResult, FreeModel, kalman
+from pxtools.kalman.api import as_model, as_models, filter_many
+from pxtools.kalman.fitting.fleet import can_fit
+from pxtools.kalman.fleet import Fleet, Here, Source, read_fleet
+from pxtools.kalman.pieces import is_series_path, read_series, series_shape
+from pxtools.kalman.writing import Target
+from pxtools.session import kalman_fleet
 from pxtools.session.core import Session
 from pxtools.session.failures import to_exception
+from pxtools.session.kalman_fleet import OnEngines, estimate, with_ticks
 from pxtools.session.mapping import map_on
 from pxtools.session.pool import Pool
 
 CALL = "operator.call"
+
+WHERE = ("auto", "here", "engines")
+
+#: passes over the data that a fit may need, when nothing is known about it
+FIT_PASSES = 100
 
 
 def filter_on(
@@ -24,21 +33,31 @@ def filter_on(
     model: Any,
     observations: Any,
     *,
+    name: str | None = None,
     targets: Any = None,
+    where: str = "auto",
+    write: str | None = None,
     timeout_s: float | None = None,
     local: Mapping[str, Any] | None = None,
     **options: Any,
-) -> FilterResult:
-    """Filter observations, on the engines where `targets` names some.
+) -> FilterResult | FleetResult:
+    """Filter observations, on the engines where that pays or where they lie.
 
     Parameters
     ----------
     model, observations
-        See `pxtools.kalman.kalman`.
+        See `pxtools.kalman.kalman`. Observations may also be the path of a .npy, .zarr or .parquet file of many series,
+        which each engine reads for itself, or a `PerEngine` value: series that engines hold.
+    name
+        What the notebook calls the observations; series that were scattered under it are worked on where they are.
     targets
-        Engines. Independent series, `(n_series, n_steps, n_obs)`, are split over them; one series goes to the first.
-        Without targets the work is done here, except the starts of a multi-start fit, which are mapped over engines
-        if there are some.
+        Engines. Many series are split over them if that pays; one series goes to the first.
+        Without targets the work is done here, except on series that lie on engines, and except the starts of a
+        multi-start fit of one series, which are mapped over engines if there are some.
+    where
+        "engines" sends the series even if that does not pay, "here" never; "auto" predicts what is faster.
+    write
+        A folder, or a path ending in .zarr, that the engines write arrays to.
     timeout_s
         For the engines' work.
     **options
@@ -46,41 +65,115 @@ def filter_on(
 
     Returns
     -------
-    FilterResult
+    FilterResult, or FleetResult for many series
         The same, to the last bit, wherever it was computed.
 
     Raises
     ------
     PxUsageError
         What was given does not fit together.
+    PxEngineLost
+        An engine died, and the series that it held are nowhere else; or a second one did with the same series.
     """
-    model = as_model(model)
-    is_fit = isinstance(model, FreeModel) or options.get("fit") is not None
-    if is_fit:
-        if targets is not None or (session.is_connected and options.get("starts", 1) > 1):
-            options["map"] = functools.partial(map_on, session, targets=targets, timeout_s=timeout_s, local=local)
-        return kalman(model, observations, **options)
-    if targets is None:
-        return kalman(model, observations, **options)
-    task, gathering = session.gatherer(local).pack_value(functools.partial(kalman, model, **options))
-    gathering.more_modules |= task.modules
-    is_batch = getattr(observations, "ndim", 0) == 3
+    if where not in WHERE:
+        raise PxUsageError(f"`--where {where}`: it must be one of {', '.join(WHERE)}.")
+    models = as_models(model) if isinstance(model, (list, tuple)) else as_model(model)
+    more = {"timeout_s": timeout_s, "write": None if write is None else Target(write, ())}
+    source = _source(session, models, (name, observations), targets, where, {**options, "more": more})
+    if source is not None:
+        return _fleet(session, models, source, options)
+    if write is not None:
+        raise PxUsageError("`--write` is for many series on engines: scatter them, or give a file and `-t all`.")
+    options["map"] = functools.partial(map_on, session, targets=targets, timeout_s=timeout_s, local=local)
+    return _one_place(session, models, observations, targets, timeout_s, options)
+
+
+def _source(
+    session: Session,
+    models: Any,
+    named: tuple[str | None, Any],
+    targets: Any,
+    where: str,
+    options: Mapping[str, Any],
+) -> Source | None:
+    """Return where many series lie, after bringing them to engines if that pays; None for one series."""
+    name, observations = named
+    more = options["more"]
+    if is_series_path(observations):
+        path = str(observations)
+        if targets is None and more["write"] is None:
+            return Here(Fleet(read_series(path, 0, series_shape(path)[0])))
+        return kalman_fleet.from_file(session, path, targets, **more)
+    found = None if where == "here" else kalman_fleet.resident(session, name, observations, targets, **more)
+    if found is not None:
+        return found
+    one = models[0] if isinstance(models, tuple) else models
+    one = one.at(one.start()) if isinstance(one, FreeModel) else one
+    fleet = read_fleet(observations, one.n_obs)
+    if fleet is None:
+        return None
+    is_wanted = where == "engines" or (where == "auto" and (targets is not None or more["write"] is not None))
+    if not is_wanted or (
+        where == "auto" and more["write"] is None and not _pays(session, models, fleet, targets, options)
+    ):
+        return Here(fleet)
+    source = kalman_fleet.shipped(session, fleet.values, targets, **more)
+    source.index, source.names = fleet.index, fleet.names
+    return source
+
+
+def _pays(session: Session, models: Any, fleet: Fleet, targets: Any, options: Mapping[str, Any]) -> bool:
+    """Return whether engines are faster, transport counted; say so in a line if they are not."""
     engines = session.targets(targets)
-    parts = np.array_split(observations, min(len(engines), len(observations))) if is_batch else [observations]
-    with Pool(session, task, gathering, engines[: len(parts)], timeout_s) as pool:
-        results = _filter_parts(pool, parts)
-    return join_results(results) if is_batch else results[0]
+    names = ["log_likelihood", *(["smoothed_mean", "smoothed_cov"] if options.get("smooth") else [])]
+    is_fit = isinstance(models, FreeModel) or options.get("fit") is not None
+    one = models[0] if isinstance(models, tuple) else models
+    one = one.at(one.start()) if isinstance(one, FreeModel) else one
+    guess = estimate(one, fleet.values, names, len(engines), FIT_PASSES if is_fit else 1)
+    if not guess.pays:
+        session.notify(
+            f"filtered here: about {1e3 * guess.here_s:.0f} ms of work; {1e3 * guess.there_s:.0f} ms with the "
+            f"transport of {guess.n_bytes / 1e6:.0f} MB to {len(engines)} engines (`%pxscatter` keeps series there)."
+        )
+    return guess.pays
 
 
-def _filter_parts(pool: Pool, parts: Sequence[Any]) -> list[FilterResult]:
-    """Return the result of each part, in order."""
-    if not len(parts):
-        raise PxUsageError("there are no series to filter.")
-    for k, part in enumerate(parts):
-        pool.submit(k, "call_task", {"function": CALL, "args": (part,)})
-    results: dict[int, FilterResult] = {}
-    for k, reply in pool.completed():
-        if reply.failure is not None:
-            raise to_exception({reply.engine_id: reply.failure}, 1)
-        results[k] = (reply.answer or {})["value"]
-    return [results[k] for k in sorted(results)]
+def _fleet(session: Session, models: Any, source: Source, options: Mapping[str, Any]) -> FleetResult:
+    """Filter many series where they lie, with the iterations of a fit on display."""
+    is_fit = isinstance(models, FreeModel) or options.get("fit") is not None
+    is_away = isinstance(source, OnEngines)
+    if is_fit and is_away and not can_fit(models, options.get("fit") or "ml", options.get("em_matrices")):
+        session.notify("EM of a transition matrix, or with a diffuse start, needs all series in one place: here.")
+    writes = isinstance(source, OnEngines) and source.write is not None
+    outputs = ["filtered_mean", "filtered_cov"] if writes and not options.get("smooth") else []
+    tick, close = with_ticks(session, f"fitting {source.shape[0]:,} series") if is_fit else (None, lambda: None)
+    try:
+        return filter_many(models, source, outputs=outputs, tick=tick, **options)
+    finally:
+        close()
+
+
+def _one_place(
+    session: Session,
+    model: Any,
+    observations: Any,
+    targets: Any,
+    timeout_s: float | None,
+    options: dict[str, Any],
+) -> FilterResult | FleetResult:
+    """Filter one series, here or on the first of the engines; the starts of a fit are mapped over them."""
+    is_fit = isinstance(model, FreeModel) or options.get("fit") is not None
+    spread = options.pop("map")
+    if is_fit and (targets is not None or (session.is_connected and options.get("starts", 1) > 1)):
+        options["map"] = spread
+    if is_fit or targets is None:
+        return kalman(model, observations, **options)
+    task, gathering = session.gatherer(spread.keywords["local"]).pack_value(functools.partial(kalman, model, **options))
+    gathering.more_modules |= task.modules
+    with Pool(session, task, gathering, session.targets(targets)[:1], timeout_s) as pool:
+        pool.submit(0, "call_task", {"function": CALL, "args": (observations,)})
+        ((_, reply),) = pool.completed()
+    if reply.failure is not None:
+        raise to_exception({reply.engine_id: reply.failure}, 1)
+    result: FilterResult = (reply.answer or {})["value"]
+    return result

@@ -8,7 +8,6 @@ from pxtools.errors import PxUsageError
 from pxtools.kalman import (
     StateSpaceModel,
     filter_series,
-    join_results,
     kalman,
     local_level,
     local_linear_trend,
@@ -75,16 +74,6 @@ def test_shapes_of_one_series_and_of_a_batch():
     assert batch.forecast(2).mean.shape == (2, 2, 2)
 
 
-def test_a_batch_that_was_split_is_joined_again():
-    model = random_model(2, 2, 1, initial="diffuse")
-    y = np.random.default_rng(0).normal(size=(5, 9, 1))
-    y[1, :3] = np.nan
-    whole = kalman(model, y, smooth=True)
-    parts = join_results([kalman(model, y[:2], smooth=True), kalman(model, y[2:], smooth=True)])
-    for name in ("filtered_mean", "predicted_cov", "log_likelihood", "smoothed_cov", "n_diffuse_obs", "gain"):
-        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)
-
-
 def test_masked_arrays_and_pandas_missing_values_are_missing():
     y = NILE.copy()
     y[5] = np.nan
@@ -133,8 +122,9 @@ def test_tables_keep_index_and_names():
     assert str(result.to_frame("predicted_mean").index[-1]) == "1971"
     assert list(result.forecasts.to_frame().columns) == [f"{c} {w}" for c in "ab" for w in ("mean", "lower", "upper")]
     assert str(result.forecasts.to_frame().index[0]) == "1971"
-    with pytest.raises(PxUsageError, match="batch"):
-        kalman(model, np.stack([frame, frame])).to_frame()
+    many = kalman(model, np.stack([frame, frame]))
+    assert many.to_frame("filtered_mean").shape == (100, 2)
+    assert many.to_frame("standardized_residuals", column=1).shape == (100, 2)
 
 
 def test_the_summary_tells_model_fit_likelihood_and_residuals():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pxtools.kalman.forms import cholesky, information, square_root, univariate
+from pxtools.kalman.forms import cholesky, generated, information, square_root, univariate
 from pxtools.kalman.system import System
 from pxtools.kernels.kalman_results import Array, Filtered
 
@@ -14,6 +14,7 @@ FORMS: dict[str, Callable[[System, Array, bool], Filtered]] = {
     "cholesky": cholesky.run,
     "sqrt": square_root.run,
     "information": information.run,
+    "generated": generated.run,
 }
 
 __all__ = ["FORMS", "System"]

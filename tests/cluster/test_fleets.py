@@ -1,0 +1,275 @@
+"""Many series on real engines: in order, with the bits of the work done here, whatever dies or is full."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from pxtools.errors import PxEngineLost, PxUsageError
+from pxtools.kalman import FleetResult, FreeModel, StateSpaceModel, free, kalman, local_level, simulate
+from pxtools.session.core import Session
+from pxtools.session.kalman import filter_on
+from pxtools.session.run import Cell, run
+from pxtools.session.scatter import scatter
+
+N = 2
+MODEL = StateSpaceModel([[1.0]], [[1.0]], [[0.5]], [[2.0]], initial_mean=[0.0], initial_cov=[[4.0]])
+
+
+@pytest.fixture(scope="module")
+def module_session() -> Iterator[Session]:
+    session = Session({"__name__": "__main__"}, notify=lambda line: None)
+    session.start(N)
+    yield session
+    session.disconnect()
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def session(module_session: Session, lines: list[str]) -> Session:
+    """`N` healthy engines; what is notified is in `lines`."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not all(
+        psutil.pid_exists(module_session.wire.engines[i]["pid"]) for i in module_session.wire.ids
+    ):
+        time.sleep(0.1)  # the cluster has yet to see that one was killed
+    module_session.namespace.clear()
+    module_session.namespace["__name__"] = "__main__"
+    module_session.notify = lambda line: None
+    module_session.resize(N)
+    module_session.notify = lines.append
+    return module_session
+
+
+@pytest.fixture
+def series() -> Any:
+    y = np.ascontiguousarray(simulate(MODEL, 80, n_draws=70, seed=1).observations)
+    y[np.random.default_rng(2).random(y.shape) < 0.2] = np.nan
+    return y
+
+
+def scattered(session: Session, y: Any, **options: Any) -> FleetResult:
+    """Scatter the series under a name and filter them where they are."""
+    session.namespace["y"] = y
+    scatter(session, "y", y)
+    result = filter_on(session, options.pop("model", MODEL), y, name="y", **options)
+    assert isinstance(result, FleetResult)
+    return result
+
+
+def kill(session: Session, engine: int) -> None:
+    os.kill(session.wire.engines[engine]["pid"], signal.SIGKILL)
+
+
+def test_scattered_series_are_filtered_where_they_are_and_come_back_in_order(session: Session, series: Any) -> None:
+    there, here = scattered(session, series), kalman(MODEL, series)
+    moved = there.source.bytes_moved  # type: ignore[attr-defined]
+    assert moved < 10_000
+    for name in ("log_likelihood", "smoothed_mean", "filtered_cov", "standardized_residuals"):
+        assert np.array_equal(getattr(there, name), getattr(here, name), equal_nan=True), name
+    assert there[69].log_likelihood == here[69].log_likelihood
+    assert np.array_equal(there.forecast(3).upper, here.forecast(3).upper)
+
+
+def test_a_value_that_changed_here_is_not_the_scattered_one(session: Session, series: Any) -> None:
+    scattered(session, series)
+    changed = filter_on(session, MODEL, series + 1, name="y")
+    assert not np.allclose(changed.log_likelihood, kalman(MODEL, series).log_likelihood)
+
+
+def test_series_that_engines_made_are_filtered_there(session: Session) -> None:
+    made = run(session, Cell("import numpy as np\nz = np.full((px_rank + 2, 30, 1), 1.0 + px_rank)"))
+    result = filter_on(session, MODEL, made.outputs["z"])
+    assert len(result) == 5
+    values = np.concatenate([np.full((2, 30, 1), 1.0), np.full((3, 30, 1), 2.0)])
+    assert np.array_equal(result.filtered_mean, kalman(MODEL, values).filtered_mean)
+
+
+def test_each_series_keeps_its_model(session: Session, series: Any) -> None:
+    models = [MODEL.replace(process_cov=[[0.1 + 0.01 * k]]) for k in range(len(series))]
+    there = filter_on(session, models, series, targets="all", where="engines")
+    assert np.array_equal(there.filtered_mean, kalman(models, series).filtered_mean)
+
+
+def test_work_that_is_cheaper_than_its_transport_is_done_here_and_says_so(
+    session: Session, series: Any, lines: list[str]
+) -> None:
+    result = filter_on(session, MODEL, series, targets="all")
+    assert any("filtered here: about" in line and "%pxscatter" in line for line in lines)
+    lines.clear()
+    sent = filter_on(session, MODEL, series, targets="all", where="engines")
+    assert not lines
+    assert np.array_equal(sent.log_likelihood, result.log_likelihood)
+
+
+def test_bad_series_are_named_by_their_number_in_the_whole(session: Session, series: Any) -> None:
+    series[50, 3] = np.inf
+    series[60] = np.nan
+    result = scattered(session, series)
+    assert list(result.failed) == [50]
+    assert result.empty == [60]
+    good = np.setdiff1d(np.arange(70), [50])
+    assert np.array_equal(result.smoothed_mean[good], kalman(MODEL, series).smoothed_mean[good])
+
+
+def test_em_and_ml_over_resident_series_move_a_few_kilobytes_an_iteration(session: Session, series: Any) -> None:
+    start = MODEL.replace(process_cov=[[2.0]], observation_cov=[[0.5]])
+    there = scattered(session, series, model=start, fit="em", until="iterations>10")
+    here = kalman(start, series, fit="em", until="iterations>10")
+    assert there.fit is not None
+    assert here.fit is not None
+    assert np.allclose(there.fit.path, here.fit.path, rtol=1e-12)
+    assert np.allclose(there.models.process_cov, here.models.process_cov, rtol=1e-10)  # type: ignore[union-attr]
+    assert there.source.bytes_moved / 11 < 8_000  # type: ignore[attr-defined]
+    free_model = FreeModel(
+        lambda q, r: MODEL.replace(process_cov=[[q]], observation_cov=[[r]]),
+        {"q": free(positive=True), "r": free(positive=True)},
+    )
+    fitted = scattered(session, series, model=free_model, starts=2).fit
+    alone = kalman(free_model, series).fit
+    assert fitted is not None
+    assert alone is not None
+    assert fitted.log_likelihood == pytest.approx(alone.log_likelihood, rel=1e-9)
+    assert fitted.log_likelihood > there.fit.path[0]
+
+
+def test_an_engine_that_is_dead_has_its_series_run_elsewhere(session: Session, series: Any, lines: list[str]) -> None:
+    result = scattered(session, series)
+    kill(session, session.wire.ids[0])
+    assert np.array_equal(result.smoothed_mean, kalman(MODEL, series).smoothed_mean)
+    assert any("series 0 to 34 are run again on engine" in line for line in lines)
+    assert np.array_equal(result.filtered_cov, kalman(MODEL, series).filtered_cov)
+
+
+def test_an_engine_killed_in_the_middle_of_the_work_loses_nothing(session: Session, lines: list[str]) -> None:
+    y = np.random.default_rng(3).normal(size=(2_000, 200, 1))
+    y[np.random.default_rng(4).random(y.shape) < 0.1] = np.nan
+    start = MODEL.replace(process_cov=[[2.0]])
+    doomed = session.wire.engines[session.wire.ids[1]]["pid"]
+    threading.Timer(0.7, os.kill, (doomed, signal.SIGKILL)).start()
+    result = scattered(session, y, model=start, fit="em", until="iterations>80 gain<1e-12")
+    assert result.fit is not None
+    few = kalman(start, y, fit="em", until="iterations>5")
+    assert few.fit is not None
+    assert np.allclose(result.fit.path[:6], few.fit.path, rtol=1e-11)
+    assert any("are run again on engine" in line for line in lines)
+
+
+def test_series_that_were_only_on_a_dead_engine_are_named(session: Session) -> None:
+    made = run(session, Cell("import numpy as np\nz = np.ones((3, 30, 1))"))
+    result = filter_on(session, MODEL, made.outputs["z"])
+    kill(session, session.wire.ids[1])
+    with pytest.raises(PxEngineLost, match="died with series 3 to 5 of `z`, which are nowhere else"):
+        result.filtered_mean  # noqa: B018
+
+
+@pytest.mark.parametrize("ending", ["npy", "zarr", "parquet"])
+def test_engines_read_files_for_themselves(ending: str, session: Session, series: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / f"series.{ending}")
+    if ending == "npy":
+        np.save(path, series)
+    elif ending == "zarr":
+        zarr = pytest.importorskip("zarr", reason="zarr is not installed: pip install zarr")
+        zarr.create_array(path, data=series, chunks=(16, *series.shape[1:]))
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install pyarrow")
+        import pyarrow
+
+        names = [f"s{k}" for k in range(len(series))]
+        parquet.write_table(pyarrow.table(dict(zip(names, series[:, :, 0], strict=True))), path)
+    here = kalman(MODEL, series)
+    there = filter_on(session, MODEL, path, targets="all")
+    assert np.array_equal(there.smoothed_mean, here.smoothed_mean)
+    assert np.array_equal(there[40].filtered_mean, here[40].filtered_mean)
+    assert np.array_equal(filter_on(session, MODEL, path).log_likelihood, here.log_likelihood)
+    if ending == "npy":
+        kill(session, session.wire.ids[0])
+        assert np.array_equal(there.filtered_mean, here.filtered_mean)
+
+
+@pytest.mark.parametrize("ending", ["", ".zarr"])
+def test_results_are_written_by_the_engines_and_mapped(
+    ending: str, session: Session, series: Any, tmp_path: Path
+) -> None:
+    if ending:
+        pytest.importorskip("zarr", reason="zarr is not installed: pip install zarr")
+    np.save(tmp_path / "series.npy", series[:64])
+    out = str(tmp_path / f"results{ending}")
+    result = filter_on(session, MODEL, tmp_path / "series.npy", targets="all", write=out, smooth=True)
+    here = kalman(MODEL, series[:64])
+    assert np.array_equal(np.asarray(result.smoothed_mean), here.smoothed_mean)
+    assert not isinstance(result.smoothed_cov, np.ndarray) or isinstance(result.smoothed_cov, np.memmap)
+    assert np.array_equal(result.log_likelihood, here.log_likelihood)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("only root can make a file system that is full")
+    if subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("this container may not mount file systems")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_is_an_error_before_the_work_and_leaves_no_file(
+    session: Session, small_disk: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "series.npy", np.ones((100, 1_000, 1)))
+    where = {"targets": "all", "smooth": True}
+    with pytest.raises(PxUsageError, match=r"cannot take the results, 0\.0016 GB .*free.*\n.*Nothing was written"):
+        filter_on(session, MODEL, tmp_path / "series.npy", write=str(small_disk / "results"), **where)
+    assert not [path for path in small_disk.rglob("*") if path.is_file()]
+
+
+def test_files_of_work_that_failed_are_not_left_behind(session: Session, tmp_path: Path) -> None:
+    np.save(tmp_path / "series.npy", np.full((4, 10, 1), np.inf))
+    out = tmp_path / "results"
+    with pytest.raises(PxUsageError, match="infinite"):
+        filter_on(session, MODEL, tmp_path / "series.npy", targets="all", write=str(out))
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("observations", "options", "words"),
+    [
+        ("nowhere.npy", {}, "no file nowhere.npy"),
+        (np.ones((3, 20, 2)), {"targets": "all", "where": "engines"}, "observes 1 value"),
+        (np.ones((3, 20, 1)), {"where": "there"}, "auto, here, engines"),
+        (np.ones((20, 1)), {"write": "out"}, "many series"),
+        (np.ones((3, 20, 1)), {"targets": "all", "until": "gain<1"}, "nothing is fitted"),
+    ],
+)
+def test_usage_mistakes_say_what_to_type(session: Session, observations: Any, options: Any, words: str) -> None:
+    with pytest.raises(PxUsageError, match=words):
+        filter_on(session, MODEL, observations, **options)
+
+
+def test_em_with_a_diffuse_start_is_done_in_one_place_and_says_so(
+    session: Session, series: Any, lines: list[str]
+) -> None:
+    model = local_level(1.0, observation_var=1.0)
+    there = scattered(session, series, model=model, fit="em", until="iterations>3")
+    assert any("one place" in line for line in lines)
+    assert there.fit is not None
+    assert there.fit.n_iterations == 3
