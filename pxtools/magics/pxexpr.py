@@ -36,7 +36,8 @@ class PxExpr(PxMagics):
         """Compile matrix formulas to a function, here and on every engine.
 
         The cell holds assignments in SymPy's matrix language (`*` is the matrix product, `.T`, `.I`). Names that are
-        read first are the function's inputs, assigned names its outputs; it returns them as a named tuple.
+        read first are the function's inputs, assigned names its outputs; it returns them as a named tuple. A large
+        matrix may lie in column blocks on the engines: give its `PerEngine` value.
 
         Examples
         --------
