@@ -31,7 +31,7 @@ class PxKalman(PxMagics):
     @argument("--starts", type=int, default=1, metavar="N", help="Start points of the fit, mapped over the engines.")
     @argument("--seed", type=int, default=0, help="Of the start points.")
     @argument("--until", help='When the fit stops, such as "gain<1e-6 iterations<500".')
-    @argument("--form", default="auto", help="auto, univariate, cholesky, sqrt or information.")
+    @argument("--form", default="auto", help="auto, univariate, cholesky, sqrt, information or generated.")
     @argument("-t", "--targets", help="Filter there: 0, 0,2, ::2, all, or a view; many series are split over them.")
     @argument("--where", default="auto", help="Many series with -t: auto (where it is faster), here, or engines.")
     @argument("--write", metavar="PATH", help="Have the engines write arrays to this folder (or .zarr), not send them.")

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from pxtools.errors import PxEngineLost, PxUsageError
+from pxtools.errors import PxEngineLost, PxInterrupted, PxUsageError
 from pxtools.kalman import FleetResult, FreeModel, StateSpaceModel, free, kalman, local_level, simulate
 from pxtools.session.core import Session
 from pxtools.session.kalman import filter_on
@@ -263,6 +263,16 @@ def test_files_of_work_that_failed_are_not_left_behind(session: Session, tmp_pat
 def test_usage_mistakes_say_what_to_type(session: Session, observations: Any, options: Any, words: str) -> None:
     with pytest.raises(PxUsageError, match=words):
         filter_on(session, MODEL, observations, **options)
+
+
+def test_an_interrupted_fit_leaves_the_engines_idle(session: Session) -> None:
+    y = np.random.default_rng(3).normal(size=(20_000, 200, 1))
+    session.namespace["y"] = y
+    scatter(session, "y", y)
+    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(PxInterrupted, match="idle"):
+        filter_on(session, MODEL.replace(process_cov=[[9.0]]), y, name="y", fit="em", until="iterations>9999 gain<0")
+    assert list(run(session, Cell("px_rank")).last) == [0, 1]
 
 
 def test_em_with_a_diffuse_start_is_done_in_one_place_and_says_so(

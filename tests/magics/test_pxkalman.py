@@ -48,11 +48,34 @@ def test_the_starts_of_a_fit_are_mapped_over_the_engines(cell: Any) -> None:
 @pytest.mark.parametrize("targets", ["1", "0,2", "all"])
 def test_many_series_are_split_over_engines_and_come_back_in_order(targets: str, cell: Any, shell: Any) -> None:
     shell.user_ns["batch"] = np.random.default_rng(0).normal(size=(7, 60, 1)).cumsum(1)
-    there = cell(f"%pxkalman model batch --smooth -t {targets}")
+    there = cell(f"%pxkalman model batch --smooth --where engines -t {targets}")
     here = cell("%pxkalman model batch --smooth")
     assert np.array_equal(there.filtered_mean, here.filtered_mean)
     assert np.array_equal(there.smoothed_cov, here.smoothed_cov)
     assert np.array_equal(there.log_likelihood, here.log_likelihood)
+
+
+def test_scattered_series_are_filtered_where_they_lie(cell: Any, shell: Any, session: Any) -> None:
+    shell.user_ns["batch"] = np.random.default_rng(0).normal(size=(7, 60, 1)).cumsum(1)
+    cell("%pxscatter batch")
+    there = cell("%pxkalman model batch --smooth")
+    assert [place.engine for place in there.source.places] == session.wire.ids
+    assert np.array_equal(there.smoothed_mean, cell("%pxkalman model batch --where here").smoothed_mean)
+
+
+def test_series_in_a_file_are_read_by_the_engines_and_results_written(cell: Any, shell: Any, tmp_path: Any) -> None:
+    batch = np.random.default_rng(0).normal(size=(7, 60, 1)).cumsum(1)
+    np.save(tmp_path / "batch.npy", batch)
+    shell.user_ns.update(batch=batch, there=str(tmp_path / "batch.npy"))
+    result = cell(f"%pxkalman model there -t 0,1 --write {tmp_path / 'out'}")
+    assert np.array_equal(np.load(tmp_path / "out" / "filtered_mean.npy"), cell("%pxkalman model batch").filtered_mean)
+    assert isinstance(result.filtered_mean, np.memmap)
+
+
+def test_what_does_not_pay_is_done_here_and_said(cell: Any, shell: Any, session: Any) -> None:
+    shell.user_ns["batch"] = np.zeros((7, 60, 1))
+    cell("%pxkalman model batch -t all")
+    assert any("filtered here" in line for line in session.notices)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +85,8 @@ def test_many_series_are_split_over_engines_and_come_back_in_order(targets: str,
         ("%pxkalman model flow --smoth", "--smooth"),
         ("%pxkalman model flow --form nonsense", "univariate"),
         ("%pxkalman flow flow", "StateSpaceModel"),
+        ("%pxkalman model flow --where there", "auto, here, engines"),
+        ("%pxkalman model flow --write out", "many series"),
         ("%%pxkalman\nF = 1", "%%pxkalman flow"),
         ("%%pxkalman flow\nF = 1; H = 1; Q = 1", "R"),
         ("%%pxkalman flow\nF = 1; H = 1; Q = -1; R = 1", "`Q` [(]process_cov[)]"),
