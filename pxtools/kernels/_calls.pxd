@@ -1,6 +1,7 @@
 """How compiled loops call their target, and what every walk does; shared by all of them."""
 
 cimport numpy as cnp
+from cpython.exc cimport PyErr_Occurred
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY, exp, fabs, log1p
 from numpy.random cimport bitgen_t
@@ -32,6 +33,7 @@ cdef class Caller:
     cdef cnp.int64_t evaluations
 
     cdef int call(self, const double* point, double* value) except -1
+    cdef int again(self, const double* point, double* value) except -1
     cdef PyObject* with_floats(self, const double* point) noexcept
     cdef int own_vector(self) except -1
     cdef PyObject* with_vector(self, const double* point) noexcept
@@ -77,6 +79,8 @@ cdef inline int evaluate(Caller caller, const double* point, double* value) exce
     caller.evaluations += 1
     if caller.pointer != NULL:
         value[0] = caller.pointer(point, <int> caller.n_params)
+        if value[0] != value[0] and PyErr_Occurred() != NULL:
+            caller.again(point, value)
     else:
         caller.call(point, value)
     return judged(caller, point, value[0])

@@ -1,14 +1,16 @@
 """How compiled loops call their target, and what every walk does. The twin is `calls_numpy.py`.
 
-A target with an `address` is called through that C pointer. Any other is called as a Python object through vectorcall,
-so a `def` or `cpdef` function that Cython compiled costs about as much as a C callback, and any other callable works.
+A target with an `address` is called through that C pointer; when it returns NaN and has set an exception, it is called
+once more as a Python object, which raises as the user's function does. Any other is called as a Python object through
+vectorcall, so a `def` or `cpdef` function that Cython compiled costs about as much as a C callback, and any other
+callable works.
 """
 
 cimport cython
 cimport numpy as cnp
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_ExceptionMatches
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from numpy.random cimport bitgen_t
@@ -25,7 +27,10 @@ cdef extern from "Python.h":
     PyObject* vectorcall "PyObject_Vectorcall"(PyObject* callable, PyObject** arguments, size_t count, PyObject* names)
     PyObject* new_float "PyFloat_FromDouble"(double value)
     void drop "Py_DECREF"(PyObject* thing)
+    void drop_if_any "Py_XDECREF"(PyObject* thing)
     Py_ssize_t count_of "Py_REFCNT"(PyObject* thing)
+    ctypedef struct Float "PyFloatObject":
+        double value "ob_fval"
 
 
 @cython.final
@@ -37,7 +42,7 @@ cdef class Caller:
     def __cinit__(self, target, Py_ssize_t n_params, bint is_scalar, bint is_density, cnp.int64_t[::1] counts,
                   double[::1] first_nan, on_error, split=None):
         cdef size_t address = getattr(target, "address", 0) if hasattr(type(target), "is_pointer") else 0
-        self.target = target
+        self.target = getattr(target, "python", None) or target if address else target
         self.n_params = n_params
         self.is_scalar = is_scalar
         self.is_density = is_density
@@ -46,11 +51,14 @@ cdef class Caller:
         self.on_error = on_error
         self.split = split
         self.pointer = <Pointer> address
-        self.slots = <PyObject**> PyMem_Malloc((n_params + 2) * sizeof(PyObject*))
+        self.slots = <PyObject**> PyMem_Calloc(n_params + 2, sizeof(PyObject*))
         if self.slots == NULL:
             raise MemoryError
 
     def __dealloc__(self):
+        if self.is_scalar and self.slots != NULL:  # these floats are ours; a vector is only lent
+            for i in range(1, self.n_params + 1):
+                drop_if_any(self.slots[i])
         PyMem_Free(self.slots)
 
     cdef int call(self, const double* point, double* value) except -1:
@@ -68,21 +76,26 @@ cdef class Caller:
             return 0
         return self.convert(result, point, value)
 
+    cdef int again(self, const double* point, double* value) except -1:
+        """Call the target through Python in place of the C function that failed; let Ctrl-C through."""
+        if not PyErr_ExceptionMatches(Exception):
+            return pending_error()
+        PyErr_Clear()
+        return self.call(point, value)
+
     cdef PyObject* with_floats(self, const double* point) noexcept:
-        """Return the target's result, or NULL with an exception set."""
-        cdef Py_ssize_t i, made = 0
+        """Return the target's result, or NULL with an exception set. Floats that nobody kept serve again."""
+        cdef Py_ssize_t i
         cdef PyObject** arguments = self.slots + 1
-        cdef PyObject* result = NULL
-        while made < self.n_params:
-            arguments[made] = new_float(point[made])
-            if arguments[made] == NULL:
-                break
-            made += 1
-        else:
-            result = vectorcall(<PyObject*> self.target, arguments, made | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
-        for i in range(made):
-            drop(arguments[i])
-        return result
+        for i in range(self.n_params):
+            if arguments[i] != NULL and count_of(arguments[i]) == 1:
+                (<Float*> arguments[i]).value = point[i]
+            else:
+                drop_if_any(arguments[i])
+                arguments[i] = new_float(point[i])
+                if arguments[i] == NULL:
+                    return NULL
+        return vectorcall(<PyObject*> self.target, arguments, self.n_params | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
 
     cdef int own_vector(self) except -1:
         """Have a vector that nobody else holds: the target may have kept the last one, or a view of it."""

@@ -100,6 +100,4 @@ def _octave(facts: Facts) -> list[tuple[str, str, str]]:
         return [
             ("pictures of %%pxoctave", "gnuplot is not installed", "apt-get install gnuplot-nox fonts-freefont-otf")
         ]
-    if not facts["ghostscript"]:
-        return [("%%pxoctave -f png", "ghostscript is not installed; svg works", "apt-get install ghostscript")]
     return []

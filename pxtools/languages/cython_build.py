@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import os
 import re
@@ -17,18 +18,22 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pxtools.errors import PxCompileError, PxMissing
+from pxtools.languages.cython_targets import appendix, entries, without
 from pxtools.remote.importer import abi
 
 #: what one machine answers for another's question, in `build_for`
 Message = dict[str, Any]
 
-_CYTHON_ERROR = re.compile(r"^.*?\.pyx:(?P<line>\d+):(?P<column>\d+): (?P<text>.*)$", re.MULTILINE)
+_CYTHON_ERROR = re.compile(
+    r"^(?!warning: |performance hint: ).*?\.pyx:(?P<line>\d+):(?P<column>\d+): (?P<text>.*)$", re.MULTILINE
+)
+_CYTHON_SAYS = re.compile(r"^(?:warning|performance hint): .*?\.pyx:(?P<line>\d+):\d+: ")
 _C_ERROR = re.compile(r"^(?P<file>[^\s:]+\.(?:c|cpp)):(?P<line>\d+):\d+: (?:fatal )?error: (?P<text>.*)$", re.MULTILINE)
 _LINE_COMMENT = re.compile(r'^\s*/\* ".*?\.pyx":(\d+)$')
 
@@ -122,7 +127,7 @@ def build(name: str, code: str, flags: CythonFlags) -> Built:
         profile = Path(folder) / "profile"
         trial = _build_in(Path(folder), name, code, flags, ("-fprofile-generate", f"-fprofile-dir={profile}"))
         _run_once(Path(folder), trial)
-        final = ("-fprofile-use", "-Wno-missing-profile", "-Wno-coverage-mismatch", f"-fprofile-dir={profile}")
+        final = ("-fprofile-use", "-Wmissing-profile", "-Wno-coverage-mismatch", f"-fprofile-dir={profile}")
         return _build_in(Path(folder), name, code, flags, final)
 
 
@@ -132,10 +137,40 @@ def build_for(engine: Any, message: Message) -> Message:
     return asdict(built)
 
 
+class _BelowCell(Exception):
+    """Cython refused only what was put below the cell; `errors` is line to text."""
+
+    def __init__(self, errors: dict[int, str]) -> None:
+        super().__init__(str(errors))
+        self.errors = errors
+
+
 def _build_in(folder: Path, name: str, code: str, flags: CythonFlags, extra: tuple[str, ...] = ()) -> Built:
+    """Build with C entry points for the typed functions, as far as these compile."""
+    _check_packages()
+    wanted = entries(code)
+    html = ""
+    if flags.annotate and wanted:  # the coloured source is that of the cell alone
+        source = _written(folder, name, code)
+        _to_c(source, flags, extra, code)
+        html, flags = source.with_suffix(".html").read_text(encoding="utf-8"), replace(flags, annotate=None)
+    while True:
+        try:
+            built = _build_text(folder, name, code, appendix(wanted), flags, extra)
+            return replace(built, annotation=html or built.annotation)
+        except _BelowCell as error:
+            wanted = without(wanted, code, error.errors)
+
+
+def _written(folder: Path, name: str, text: str) -> Path:
     source = folder / f"{name}.pyx"
-    source.write_text(code, encoding="utf-8")
-    extension, said = _to_c(source, name, flags, extra)
+    source.write_text(text, encoding="utf-8")
+    return source
+
+
+def _build_text(folder: Path, name: str, code: str, below: str, flags: CythonFlags, extra: tuple[str, ...]) -> Built:
+    source = _written(folder, name, code + below)
+    extension, said = _to_c(source, flags, extra, code)
     output = folder / "out"
     with _quiet_working_directory(folder):
         said += _to_library(extension, folder, output, source.with_suffix(".cpp" if flags.cplus else ".c"), flags)
@@ -149,25 +184,36 @@ def _build_in(folder: Path, name: str, code: str, flags: CythonFlags, extra: tup
     )
 
 
-def _to_c(source: Path, name: str, flags: CythonFlags, extra: tuple[str, ...]) -> tuple[Any, str]:
-    """Translate to C or C++; return the extension to be compiled and what Cython said."""
-    try:
-        from Cython.Build import cythonize
-        from Cython.Compiler.Errors import CompileError
-        from setuptools import Extension
-    except ImportError as error:
-        raise PxMissing(
-            f"{error.name or 'Cython'} is not installed here, and compiling needs it.\n"
-            f"Type: `%pip install cython setuptools`."
-        ) from None
+def _check_packages() -> None:
+    for package in ("Cython", "setuptools"):
+        if importlib.util.find_spec(package) is None:
+            raise PxMissing(
+                f"{package} is not installed here, and compiling needs it.\nType: `%pip install cython setuptools`."
+            )
+
+
+def _to_c(source: Path, flags: CythonFlags, extra: tuple[str, ...], code: str) -> tuple[Any, str]:
+    """Translate to C or C++; return the extension to be compiled and what Cython said of the cell, `code`.
+
+    Raises
+    ------
+    PxCompileError
+        Cython refused the cell.
+    _BelowCell
+        It refused what the file has below the cell.
+    """
+    from Cython.Build import cythonize
+    from Cython.Compiler.Errors import CompileError
+    from setuptools import Extension
+
     extension = Extension(
-        name,
-        [str(source), *flags.src],
-        include_dirs=[*flags.include, *_numpy_headers()],
-        library_dirs=list(flags.library_dirs),
+        source.stem,
+        [str(source), *map(os.path.abspath, flags.src)],  # the compiler runs in another directory
+        include_dirs=[*map(os.path.abspath, flags.include), *_numpy_headers()],
+        library_dirs=[*map(os.path.abspath, flags.library_dirs)],
         libraries=list(flags.lib),
-        extra_compile_args=[*flags.compile_args, *extra],
-        extra_link_args=[*flags.link_args, *(arg for arg in extra if arg.startswith("-fprofile"))],
+        extra_compile_args=list(flags.compile_args),
+        extra_link_args=list(flags.link_args),
         language="c++" if flags.cplus else "c",
     )
     options: dict[str, Any] = {"quiet": flags.quiet, "annotate": flags.annotate or False, "force": True}
@@ -178,8 +224,26 @@ def _to_c(source: Path, name: str, flags: CythonFlags, extra: tuple[str, ...]) -
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             made = cythonize([extension], **options)[0]
     except CompileError:
-        raise PxCompileError(first_cython_error(said.getvalue(), source.read_text(encoding="utf-8"))) from None
-    return made, said.getvalue()
+        errors = {int(found["line"]): found["text"] for found in _CYTHON_ERROR.finditer(said.getvalue())}
+        if errors and source.read_text(encoding="utf-8") != code and min(errors) > len(code.splitlines()):
+            raise _BelowCell(errors) from None
+        raise PxCompileError(first_cython_error(said.getvalue(), code)) from None
+    # not given to cythonize, which remembers them for the file's next translation
+    made.extra_compile_args = [*made.extra_compile_args, *extra]
+    made.extra_link_args = [*made.extra_link_args, *(arg for arg in extra if arg.startswith("-fprofile"))]
+    return made, _about_cell(said.getvalue(), len(code.splitlines()))
+
+
+def _about_cell(said: str, n_lines: int) -> str:
+    """Leave out warnings about lines below the cell."""
+    kept, is_below = [], False
+    for row in said.splitlines(keepends=True):
+        found = _CYTHON_SAYS.match(row)
+        if found is not None:
+            is_below = int(found["line"]) > n_lines
+        if not is_below:
+            kept.append(row)
+    return "".join(kept)
 
 
 def _numpy_headers() -> list[str]:
@@ -231,8 +295,6 @@ def _no_compiler(command: str) -> PxMissing:
 
 def has_compiler() -> bool:
     """Return whether Cython, setuptools and the C compiler of this Python's build are here."""
-    import importlib.util
-
     command = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     is_here = all(importlib.util.find_spec(name) is not None for name in ("Cython", "setuptools"))
     return is_here and shutil.which(command) is not None
@@ -240,11 +302,12 @@ def has_compiler() -> bool:
 
 def first_cython_error(text: str, code: str) -> str:
     """Return Cython's first error with its line and caret, as it would be shown under the cell."""
-    found = _CYTHON_ERROR.search(text)
-    if found is None:
-        return (text.strip() or "Cython failed and said nothing").splitlines()[-1]
-    line, column = int(found["line"]), int(found["column"])
     rows = code.splitlines()
+    all_found = list(_CYTHON_ERROR.finditer(text))
+    if not all_found:
+        return (text.strip() or "Cython failed and said nothing").splitlines()[-1]
+    found = next((found for found in all_found if int(found["line"]) <= len(rows)), all_found[0])
+    line, column = int(found["line"]), int(found["column"])
     shown = rows[line - 1] if line <= len(rows) else ""
     below = f"\n    {shown}\n    {' ' * column}^" if shown.strip() else ""
     return f"line {line}: {found['text']}{below}"

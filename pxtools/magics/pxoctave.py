@@ -30,7 +30,7 @@ class PxOctave(LanguageMagics):
     @argument("-w", "--width", type=int, help="Width of pictures in pixels.")
     @argument("-h", "--height", type=int, help="Height of pictures in pixels.")
     @argument("-r", "--resolution", type=int, help="Dots per inch.")
-    @argument("-t", "--temp-dir", help="As in %%octave: has no effect.")
+    @argument("-t", "--temp_dir", "--temp-dir", help="As in %%octave: has no effect.")
     @argument("--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
     @argument("--how", help="Combine what comes back: list, concat, stack, dict, first or same.")
     @argument("--seed", type=int, help="Independent streams, one per engine, reproducible.")

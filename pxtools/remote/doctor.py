@@ -43,7 +43,6 @@ def facts() -> Facts:
         or said_version("octave", "--version", r"version (\S+)"),
         "oct2py": package("oct2py"),
         "gnuplot": said_version("gnuplot", "--version", r"gnuplot (.+)"),
-        "ghostscript": said_version("gs", "--version", r"(\S+)"),
         "BLAS": blas(),
         "BLAS threads": ", ".join(f"{name}={os.environ[name]}" for name in THREADS if name in os.environ),
         "cores": str(os.cpu_count() or ""),

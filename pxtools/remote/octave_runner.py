@@ -6,6 +6,7 @@ import importlib.util
 import io
 import itertools
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,9 @@ from pxtools.remote.engine import Engine, Message, receive, send_back
 from pxtools.remote.octave_values import Converter
 
 _MIME = {"svg": "image/svg+xml", "png": "image/png", "jpg": "image/jpeg"}
+
+#: where a cell may define a function; whether it did, Octave knows
+_FUNCTION = re.compile(r"^\s*function\s+(?:[^=\n(]*=\s*)?([A-Za-z_]\w*)", re.MULTILINE)
 
 #: functions that the runner calls, one file each; an error is written to a file, with the line of the cell
 _HELPERS = {
@@ -54,6 +58,15 @@ function pxtools_figures (folder, format, width, height, res)
   handles = sort (get (0, "children"));
   for k = 1:numel (handles)
     file = fullfile (folder, sprintf ("%04d.%s", k, format));
+    terminal = struct ("png", "pngcairo", "jpg", "jpeg", "svg", "").(format);
+    if (! isempty (terminal) && strcmp (get (handles(k), "__graphics_toolkit__"), "gnuplot"))
+      % print would want ghostscript for these; gnuplot itself does not
+      set (handles(k), "position", [0 0 width height]);
+      set (0, "currentfigure", handles(k));
+      drawnow (sprintf ("%s size %d,%d fontscale %g", terminal, width, height, 0.8 * res / 150), file);
+      close (handles(k));
+      continue
+    endif
     print (handles(k), file, ["-d" format], sprintf ("-S%d,%d", width, height), sprintf ("-r%d", res));
     close (handles(k));
   endfor
@@ -78,8 +91,12 @@ class Octave:
         for name, text in _HELPERS.items():
             (self.folder / f"{name}.m").write_text(text)
         self._cells = itertools.count(1)
+        #: functions that cells have defined, perhaps
+        self.defined: list[str] = []
         self.quietly(f"addpath ('{self.folder}'); set (0, 'defaultfigurevisible', 'off');")
         self.quietly("warning ('off', 'Octave:gnuplot-graphics');")
+        for event in ("crash", "sighup", "sigterm"):  # no file `octave-workspace` in the user's folder at the end
+            self.quietly(f"{event}_dumps_octave_core (false);")
 
     def quietly(self, code: str) -> None:
         """Run code of our own; what it prints is dropped."""
@@ -139,6 +156,7 @@ def run(engine: Engine, message: Message) -> Message:
     if message["plot"]["device"] not in _MIME:
         raise PxUsageError(f"-f {message['plot']['device']}: pictures come as {', '.join(_MIME)}.")
     octave, converter = current(engine), Converter()
+    octave.defined = list(dict.fromkeys([*octave.defined, *functions_of(message["code"])]))
     for name, source in message["arguments"]:
         octave.session.push(name, converter.to_octave(_given(engine, source), name), verbose=False)
     if message["seed"] is not None:
@@ -164,6 +182,17 @@ def _given(engine: Engine, source: str) -> Any:
     return value
 
 
+def functions_of(code: str) -> list[str]:
+    r"""Return the names of functions that a cell may define.
+
+    Examples
+    --------
+    >>> functions_of("function r = cube (x)\n  r = x^3;\nend\nfunction plain\nend")
+    ['cube', 'plain']
+    """
+    return _FUNCTION.findall(code)
+
+
 def _seed(octave: Octave, seed: int, rank: int) -> None:
     """Start independent streams: the state of Octave's Mersenne twister is 625 numbers."""
     import numpy as np
@@ -181,7 +210,10 @@ def _show(octave: Octave, plot: Message) -> None:
         pictures = octave.figures(plot)
     except Exception as error:
         octave.quietly("close all")
-        raise PxMissing(f"the picture cannot be made: {_first_error(error)}\n{_picture_hint(str(error))}") from None
+        raise PxMissing(
+            f"the picture cannot be made: {_first_error(error)}\n"
+            f"Install what draws: `apt-get install gnuplot-nox fonts-freefont-otf`."
+        ) from None
     for picture in pictures:
         data: Any = picture.read_bytes()
         data = data.decode() if plot["device"] == "svg" else data
@@ -191,12 +223,6 @@ def _show(octave: Octave, plot: Message) -> None:
 def _first_error(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.startswith("error:")]
     return (lines or str(error).splitlines() or [""])[0].removeprefix("error:").strip()
-
-
-def _picture_hint(text: str) -> str:
-    if "gs" in text or "hostscript" in text:
-        return "Take `-f svg`, or install it: `apt-get install ghostscript`."
-    return "Install what draws: `apt-get install gnuplot-nox fonts-freefont-otf`."
 
 
 def _failure(engine: Engine, code: str, line: int, message: str) -> failures.Failure:

@@ -46,7 +46,9 @@ local({
       last <- list(value = NULL, visible = FALSE)
       for (k in seq_along(expressions)) {
         at(as.integer(refs[[k]])[1])
-        last <- withVisible(eval(expressions[[k]], globalenv()))
+        one <- expressions[[k]]  # R compiles loops, with the lines of their bodies only if they have a srcref
+        if (is.call(one) && is.null(attr(one, "srcref"))) attr(one, "srcref") <- refs[[k]]
+        last <- withVisible(eval(one, globalenv()))
       }
       if (show && last$visible) print(last$value)
       list(ok = TRUE, value = last$value, visible = last$visible)

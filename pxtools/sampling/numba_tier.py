@@ -23,7 +23,7 @@ from pxtools.sampling.blobs import has_blobs
 from pxtools.sampling.fingerprint import key_of, used_globals
 from pxtools.sampling.group import stream
 from pxtools.sampling.plan import SamplePlan
-from pxtools.sampling.pointers import CTarget
+from pxtools.sampling.pointers import CTarget, why_python
 from pxtools.sampling.targets import Target
 
 #: fewer evaluations than this are done before Numba has compiled on every engine
@@ -59,6 +59,11 @@ def choose_tier(target: Target, plan: SamplePlan, tier: str = "auto") -> tuple[T
     """
     if tier not in ("auto", "python", "numba"):
         raise PxUsageError(f"There is no tier `{tier}`.\nType --tier auto | python | numba.")
+    if target.kind == "c":
+        target = target.as_python() if tier == "python" else target
+    why = why_python(target.function)
+    if why:
+        return target, [f"`{target.name}` is called through Python: {why}."]
     is_plain = isinstance(target.function, types.FunctionType) and not target.is_vectorized
     is_wanted = tier == "numba" or (tier == "auto" and plan.n_chains * plan.n_steps >= WORTH_EVALUATIONS)
     if not is_wanted or (not is_plain and tier == "auto"):

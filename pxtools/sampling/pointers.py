@@ -36,20 +36,33 @@ class CTarget:
         A call from Python gives numbers, not one vector.
     keep : object
         What must live as long as the address is used.
+    python : callable, optional
+        The same function for Python. It is called where no kernel is, and where the C function returned NaN with an
+        exception set: it then raises in its own words.
     """
 
     #: tells kernels that `address` is one
     is_pointer = True
 
-    def __init__(self, address: int, name: str, is_scalar: bool = False, keep: object = None) -> None:
+    def __init__(
+        self,
+        address: int,
+        name: str,
+        is_scalar: bool = False,
+        keep: object = None,
+        python: Callable[..., Any] | None = None,
+    ) -> None:
         self.address = address
         self.__name__ = name
         self.is_scalar = is_scalar
         self._keep = keep
+        self.python = python
         self._function = _FUNCTION(address)
 
-    def __call__(self, *arguments: Any) -> float:
+    def __call__(self, *arguments: Any) -> Any:
         """Return the value at one point."""
+        if self.python is not None:
+            return self.python(*arguments)
         point = np.array(arguments if self.is_scalar else arguments[0], dtype=np.float64)
         return float(self._function(point.ctypes.data_as(ctypes.POINTER(ctypes.c_double)), point.size))
 
@@ -89,6 +102,46 @@ class FromNumba:
         types = numba.types
         compiled = numba.cfunc(types.float64(types.CPointer(types.float64), types.intc))(self.function)
         return CTarget(compiled.address, self.function.__name__, keep=compiled)
+
+
+@dataclass(frozen=True)
+class FromCell:
+    """A typed function of a `%%pxcython` cell, which has a C function beside it."""
+
+    function: Callable[..., Any]
+
+    @property
+    def __name__(self) -> str:
+        """The function's name."""
+        return str(self.function.__name__)
+
+    def resolve(self) -> CTarget:
+        """Look the address up in this process."""
+        address, is_scalar, _, _ = _row_of(self.function)
+        return CTarget(address, self.__name__, is_scalar, keep=self.function, python=self.function)
+
+
+def c_arguments(function: object) -> tuple[bool, int, int] | None:
+    """Return whether the C function of a cell's function is called with floats, and its least and most parameters.
+
+    None when it has no C function: `why_python` may know why.
+    """
+    row = _row_of(function)
+    return row[1:] if isinstance(row, tuple) else None
+
+
+def why_python(function: object) -> str:
+    """Return why a function of a `%%pxcython` cell is called through Python; empty for other functions."""
+    row = _row_of(function)
+    return row if isinstance(row, str) else ""
+
+
+def _row_of(function: object) -> Any:
+    """Return what a cell's module says about a function: (address, floats, least, most), a reason, or None."""
+    name = getattr(function, "__name__", "")
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    table = getattr(module, "__pxtools_targets__", None)
+    return table.get(name) if isinstance(table, dict) and getattr(module, name, None) is function else None
 
 
 def source_of(thing: object) -> FromModule | FromNumba | None:

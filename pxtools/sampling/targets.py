@@ -16,7 +16,7 @@ from pxtools.errors import PxUsageError, TargetError
 from pxtools.kernels.calls_numpy import result_at
 from pxtools.kernels.target_calls import as_values, call_text, checked_number, is_refused, name_of, refuse_value
 from pxtools.sampling.blobs import Blobs, has_blobs
-from pxtools.sampling.pointers import source_of
+from pxtools.sampling.pointers import FromCell, c_arguments, source_of
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -64,9 +64,9 @@ class Target:
 
     @property
     def tier(self) -> str:
-        """What the function is made of: `python`, `cython`, `numba`, `c`, `R`, or the name of its type."""
+        """What the function is made of: `python`, `cython`, `numba`, `C pointer`, `R`, or the name of its type."""
         if self.kind:
-            return self.kind
+            return "C pointer" if self.kind == "c" else self.kind
         kind = type(self.function).__name__
         known = {"function": "python", "method": "python", "cython_function_or_method": "cython", "RFunction": "R"}
         return known.get(kind, kind)
@@ -92,6 +92,11 @@ class Target:
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def as_python(self) -> Target:
+        """Return the same target, called through Python, if that is possible."""
+        is_cell = isinstance(self.function, FromCell)
+        return replace(self, function=cast(FromCell, self.function).function, kind="") if is_cell else self
 
     def on(self, function: Callable[..., Any]) -> Target:
         """Return the same target with another function object: the one that lives on this engine."""
@@ -238,7 +243,8 @@ def resolve_target(
     ----------
     function : callable
         A Python function, a function compiled by Cython, any callable; or a C function `double f(const double*, int)`
-        as a Cython capsule, a Numba cfunc, or a LowLevelCallable.
+        as a Cython capsule, a Numba cfunc, or a LowLevelCallable. A function of a `%%pxcython` cell whose arguments are
+        C doubles, or one vector of them, is called as the C function that it has beside it.
     density : bool
         It returns a density, not a log-density.
     scalar : bool, optional
@@ -271,6 +277,8 @@ def resolve_target(
     name, given = name_of(function), tuple(names or ())
     if len(set(given)) != len(given):
         raise PxUsageError(f"--names repeats a name: {', '.join(given)}.\nGive each parameter a name of its own.")
+    typed = None if vectorized else c_arguments(function)
+    scalar = typed[0] if typed is not None and scalar is None else scalar
     required, optional = _parameters(function, name, is_known=vectorized or scalar is not None)
     is_scalar = False if vectorized else len(required) >= 2 if scalar is None else scalar
     if is_scalar:
@@ -282,7 +290,10 @@ def resolve_target(
             f" to call it with floats."
         )
     argument = required[0] if required else "x"
-    return Target(function, name, given, is_scalar, density, vectorized, argument, blob_names=tuple(blobs or ()))
+    made = Target(function, name, given, is_scalar, density, vectorized, argument, blob_names=tuple(blobs or ()))
+    if typed is None or typed[0] != is_scalar or (is_scalar and not typed[1] <= len(given) <= typed[2]):
+        return made
+    return replace(made, function=cast(Any, FromCell(function)), kind="c")
 
 
 def _parameters(function: Callable[..., Any], name: str, is_known: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -63,6 +63,8 @@ class Session:
         self.overrides: dict[str, Packed] = {}
         #: name -> how it was scattered (`pxtools.session.scatter.Cut`)
         self.cuts: dict[str, Any] = {}
+        #: what R and Octave hold, for new engines (`pxtools.session.languages.Memory`); None before their first cell
+        self.memory: Any = None
         self._wire: Wire | None = None
         self._released: dict[int, list[str]] = {}
 
@@ -148,7 +150,7 @@ class Session:
     def disconnect(self) -> None:
         """Leave the cluster; stop it if pxtools started it."""
         wire, self._wire = self._wire, None
-        self.ledger = Ledger()
+        self.ledger, self.memory = Ledger(), None
         for remembered in (self.imports, self.overrides, self.cuts, self._released):
             remembered.clear()
         if wire is not None:
@@ -159,6 +161,7 @@ class Session:
         wire = self._startable()
         have = len(wire.ids)
         if n > have:
+            self._remember(wire)
             wire.connection.start_more(n - have)
         elif n < have:
             self._end(wire, wire.ids[n:])
@@ -172,6 +175,7 @@ class Session:
         """
         wire = self._startable()
         old = parse_targets(targets, wire.ids, self.namespace)
+        self._remember(wire)
         wire.connection.start_more(len(old))
         self._end(wire, old)
         self._welcome(wire)
@@ -187,6 +191,11 @@ class Session:
             )
         return wire
 
+    def _remember(self, wire: Wire) -> None:
+        """Take from R and Octave what new engines are to get."""
+        if self.memory is not None:
+            self.memory.take(wire, [i for i in wire.ids if i in wire.engines])
+
     def _end(self, wire: Wire, engines: list[int]) -> None:
         here = platform.node()
         said = {i: wire.engines.get(i, {}) for i in engines}
@@ -198,6 +207,8 @@ class Session:
         new = wire.prepare()
         names = set().union(*self.ledger.from_notebook.values())  # also of engines that have just gone
         self.ledger.keep_only(wire.ids)
+        if new and self.memory is not None:
+            self.memory.give(wire, new)
         if not new or not (names or self.imports or self.overrides):
             return
         names = {n for n in names if not isinstance(self.namespace.get(n), PerEngine)}  # theirs alone

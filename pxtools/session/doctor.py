@@ -14,7 +14,7 @@ LOOK = "pxtools.remote.doctor.look"
 
 #: what only matters where it is used
 _HERE_ONLY = ("Cython", "setuptools", "C compiler")
-_ENGINES_ONLY = ("R", "rpy2", "RPY2_CFFI_MODE", "Octave", "oct2py", "gnuplot", "ghostscript", "BLAS threads", "pandas")
+_ENGINES_ONLY = ("R", "rpy2", "RPY2_CFFI_MODE", "Octave", "oct2py", "gnuplot", "BLAS threads", "pandas")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pxtools.errors import PxNameError, nearest
+from pxtools.errors import PxNameError, PxTimeout, nearest
 from pxtools.remote.r_target import RFunction
 from pxtools.session.core import Session
 from pxtools.session.run import Cell
@@ -13,6 +13,16 @@ from pxtools.session.run import Cell
 R = "pxtools.remote.r_runner.run"
 OCTAVE = "pxtools.remote.octave_runner.run"
 DESCRIBE = "pxtools.remote.r_target.describe"
+
+#: runner to what takes the state out of an engine, and what gives it to another
+HELD = {
+    R: ("R", "pxtools.remote.held.save_r", "pxtools.remote.held.give_r"),
+    OCTAVE: ("Octave", "pxtools.remote.held.save_octave", "pxtools.remote.held.give_octave"),
+}
+#: larger values are not given to new engines
+HELD_BYTES = 1_000_000
+#: engines that are not done with telling after this time are not waited for
+_TELL_S = 10.0
 
 #: a picture's settings, with the names of R's devices
 PLOT = {
@@ -85,6 +95,8 @@ def language_cell(
     PxNameError
         An input is in the notebook under a similar name only.
     """
+    session.memory = session.memory or Memory(session)
+    session.memory.used.add(runner)
     known = {**session.namespace, **(local or {})}
     firsts = {source.partition(".")[0] for source in (inputs or {}).values()}
     for name in sorted(firsts - known.keys()):
@@ -104,3 +116,56 @@ def language_cell(
         runner=runner,
         extra={"arguments": list((inputs or {}).items()), "plot": wanted, "shows": shows, **extra},
     )
+
+
+class Memory:
+    """Gives new engines the functions and values that R and Octave hold alike on all the others.
+
+    Attributes
+    ----------
+    used
+        Runners whose cells were run in this session.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.used: set[str] = set()
+        self._taken: dict[str, dict[str, Any]] = {}
+
+    def take(self, wire: Any, engines: list[int]) -> None:
+        """Ask those of the engines that are not at work what they hold, before they end or others come."""
+        busy = wire.busy(engines)
+        idle = [i for i in engines if i not in busy]
+        asked = {"limit": HELD_BYTES}
+        for runner in self.used:
+            try:
+                replies = wire.call(HELD[runner][1], dict.fromkeys(idle, asked), _TELL_S)
+            except PxTimeout:
+                continue
+            failed = next((reply.failure for reply in replies.values() if reply.failure), None)
+            if failed is not None:
+                self.session.notify(f"what {HELD[runner][0]} holds is not saved: {failed['message']}")
+            answers = [reply.answer for reply in replies.values() if reply.answer and reply.answer["held"]]
+            if answers:
+                self._taken[runner] = _alike(answers)
+
+    def give(self, wire: Any, new: list[int]) -> None:
+        """Give what was taken to new engines, and say in one line what they did not get."""
+        taken, self._taken = self._taken, {}
+        for runner, state in taken.items():
+            language, _, give = HELD[runner]
+            self.session.good(wire.call(give, dict.fromkeys(new, state)))
+            if state["left"]:
+                self.session.notify(
+                    f"{language} on new engines lacks {', '.join(state['left'][:6])}: larger than 1 MB, or not the "
+                    f"same on all engines. Run the cells again that make them."
+                )
+
+
+def _alike(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what all engines hold with the same content, and the names of the rest."""
+    first = answers[0]["held"]
+    names = dict.fromkeys(name for answer in answers for name in (*answer["held"], *answer["left"]))
+    keys = {name: {answer["held"].get(name, ("",))[0] for answer in answers} for name in names}
+    same = {name: first[name][1] for name, found in keys.items() if len(found) == 1 and found != {""}}
+    return {"held": same, "packages": answers[0]["packages"], "left": [name for name in names if name not in same]}

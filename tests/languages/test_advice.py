@@ -16,7 +16,6 @@ WHOLE = {
     "Octave": "7.3.0",
     "oct2py": "6",
     "gnuplot": "5",
-    "ghostscript": "10",
 }
 
 
@@ -40,7 +39,6 @@ def test_nothing_is_advised_where_everything_is_there() -> None:
         ({"Octave": ""}, True, "apt-get install octave gnuplot-nox fonts-freefont-otf"),
         ({"oct2py": ""}, True, 'pip install "pxtools[octave]"'),
         ({"gnuplot": ""}, True, "apt-get install gnuplot-nox fonts-freefont-otf"),
-        ({"ghostscript": ""}, True, "apt-get install ghostscript"),
     ],
 )
 def test_each_lack_has_its_line_to_type(changed: dict[str, str], is_engine: bool, line: str) -> None:

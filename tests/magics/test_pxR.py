@@ -74,6 +74,27 @@ def test_an_r_error_is_two_lines_with_the_engines_and_the_line_of_the_cell(cell:
         cell("%%pxR\nmean(zzz)")
 
 
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("for (i in 1:3) {\n  y <- 2\n  stop('a')\n}", "line 3 of the cell: stop('a')"),
+        (
+            "for (i in 1:3) {\n  y <- 2\n  if (i > 1) {\n    y <- 3\n    log('a')\n  }\n}",
+            "line 5 of the cell: log('a')",
+        ),
+        ("x <- 1\nwhile (TRUE) {\n  zzz + 1\n}", "line 3 of the cell: zzz + 1"),
+        ("repeat {\n  y <- list(1)[[5]]\n}", "line 2 of the cell: y <- list(1)[[5]]"),
+        ("f <- function(a) {\n  log(a)\n}\nfor (i in 1) {\n  f('a')\n}", "line 2 of the cell: log(a)"),
+        ("y <- sapply(1:3, function(i) {\n  x <- 1\n  x + 'b'\n})", "line 3 of the cell: x + 'b'"),
+        ("y <- c(1,\n  stop('b'))", "line 1 of the cell: y <- c(1,"),
+    ],
+)
+def test_an_error_in_a_loop_at_the_top_names_its_own_line(cell: Any, capsys: Any, code: str, line: str) -> None:
+    with pytest.raises(PxRError):
+        cell(f"%%pxR --targets 0\n{code}")
+    assert capsys.readouterr().out.splitlines()[-1] == f"in {line}"
+
+
 def test_a_syntax_error_names_its_line(cell: Any, capsys: Any) -> None:
     with pytest.raises(PxRError, match="unexpected"):
         cell("%%pxR\nx <- 1\ny <- (2 +* 3)\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,8 @@ def test_a_function_is_compiled_once_and_works_here_and_on_every_engine(cell: An
     assert shell.user_ns["twice"](21) == 42
     cell(TWICE)
     assert len(n_builds) == 1
+    cell(TWICE.replace("%%pxcython", "%%pxcython -f"))
+    assert len(n_builds) == 2
 
 
 def test_redefinition_replaces_it_everywhere(cell: Any, shell: Any) -> None:
@@ -68,6 +71,29 @@ def test_a_compiled_function_can_be_mapped_closed_over_collected_and_sampled(cel
     walk = cell("%pxsample bell --density --draws 50 --warmup 0 --seed 1 --bounds (-5,5)")
     assert walk.n_draws == 50
     assert walk.names == ("x", "y")
+
+
+def test_a_typed_function_is_sampled_through_a_c_pointer_on_every_engine(cell: Any) -> None:
+    cell("%%pxcython\nfrom libc.math cimport exp\ndef bell(double x, double y):\n    return exp(-(x*x + y*y) / 2)\n")
+    line = "%pxsample bell --density --draws 400 --seed 1 --initial [[0,0],[1,1],[0,1],[1,0]]"
+    fast, one, slow = (cell(f"{line} {more}") for more in ("", "-t 0", "--tier python"))
+    assert re.search(r"\(target: C pointer, [\d.]+ \S?s per evaluation\)", repr(fast))
+    assert slow.target_tier == "cython"
+    np.testing.assert_array_equal(fast.draws, one.draws)
+    np.testing.assert_array_equal(fast.draws, slow.draws)
+
+
+def test_a_cdef_function_of_a_pointer_is_bound_as_a_target(cell: Any) -> None:
+    cell("""%%pxcython
+cdef double bowl(const double* x, int n) noexcept nogil:
+    cdef double total = 0
+    for i in range(n):
+        total -= x[i] * x[i]
+    return total
+""")
+    assert cell("bowl([1, 2])") == -5
+    samples = cell("%pxsample bowl --draws 50 --seed 1 --initial [[0,0,1],[1,1,0]]")
+    assert (samples.target_tier, samples.n_params) == ("C pointer", 3)
 
 
 def test_instances_of_a_compiled_class_travel_both_ways(cell: Any, shell: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import shutil
+import struct
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,20 @@ def test_figures_are_shown(cell: Any, monkeypatch: Any) -> None:
     cell("%%pxoctave --targets 0,1 -s 300,200\nplot([1 2 3]);\nfigure; plot([3 1 2]);")
     assert sum("image/svg+xml" in data for data in bundles) >= 2
     assert all("<svg" in data["image/svg+xml"] for data in bundles)
+
+
+def test_figures_come_as_png_or_jpg_without_ghostscript_in_the_size_asked_for(cell: Any, monkeypatch: Any) -> None:
+    from pxtools.magics import display
+
+    bundles: list[dict[str, Any]] = []
+    monkeypatch.setattr(display, "publish_display_data", lambda data, metadata=None, **_: bundles.append(data))
+    cell("%%pxoctave --targets 0 -f png -s 300,200\nplot([1 2 3]);\nfigure; plot([3 1 2]);")
+    pictures = [base64.b64decode(data["image/png"]) for data in bundles if "image/png" in data]
+    assert [picture[:8] for picture in pictures] == [b"\x89PNG\r\n\x1a\n"] * 2
+    assert [struct.unpack(">II", picture[16:24]) for picture in pictures] == [(300, 200)] * 2
+    assert pictures[0] != pictures[1]
+    cell("%%pxoctave --targets 0 -f jpg -s 300,200\nplot([1 2 3]);")
+    assert base64.b64decode(bundles[-1]["image/jpeg"])[:2] == b"\xff\xd8"
 
 
 def test_seeds_give_independent_reproducible_streams(cell: Any, shell: Any) -> None:

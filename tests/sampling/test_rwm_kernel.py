@@ -131,6 +131,22 @@ def test_target_gets_python_floats(walk):
     assert kinds == {float}
 
 
+def test_scalar_target_may_keep_its_arguments(walk):
+    kept = []
+
+    def target(x, y):
+        if len(kept) % 3:
+            kept.append((x, float(repr(x)), [y], float(repr(y))))
+        else:
+            kept.append((0.0, 0.0, [0.0], 0.0))
+        return gaussian(x, y)
+
+    expected = call_walk(walk, gaussian, np.zeros(2), 200)
+    assert np.array_equal(call_walk(walk, target, np.zeros(2), 200)[0], expected[0])
+    assert len(kept) >= 200
+    assert all((x, y[0]) == (then_x, then_y) for x, then_x, y, then_y in kept)
+
+
 def test_vector_target_may_keep_or_change_its_argument(walk):
     kept, views = [], []
 

@@ -136,7 +136,7 @@ def test_numba_cfunc_is_a_target_that_travels():
     target = target.with_size(3)
     expected = sampling.sample_here(sampling.resolve_target(bowl_in_python), plan).draws
     np.testing.assert_array_equal(sampling.sample_here(target, plan).draws, expected)
-    assert target.tier == "c"
+    assert target.tier == "C pointer"
     assert "caller" not in pickle.loads(pickle.dumps(sampling.resolve_target(math.hypot, scalar=False))).__dict__
 
 
@@ -162,7 +162,7 @@ def test_cython_capsule_and_low_level_callable_are_targets(tmp_path, monkeypatch
     low_level = scipy.LowLevelCallable.from_cython(module, "bowl")
     for thing in (module.__pyx_capi__["bowl"], low_level):
         target = pickle.loads(pickle.dumps(sampling.resolve_target(thing)))
-        assert (target.name, target.tier) == ("bowl", "c")
+        assert (target.name, target.tier) == ("bowl", "C pointer")
         np.testing.assert_array_equal(sampling.sample_here(target.with_size(3), plan).draws, expected)
     with pytest.raises(PxUsageError, match="A target needs double f"):
         sampling.resolve_target(module.__pyx_capi__["other"])
