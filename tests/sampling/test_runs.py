@@ -56,7 +56,9 @@ def test_how_a_run_is_cut_never_changes_it(sampler, sizes, thin):
     np.testing.assert_array_equal(pieces.draws, whole.draws)
     np.testing.assert_array_equal(pieces.values, whole.values)
     np.testing.assert_array_equal(pieces.acceptance_rate, whole.acceptance_rate)
-    assert pieces.n_evaluations == whole.n_evaluations == 3 * (133 + 60 * thin + 1)
+    assert pieces.n_evaluations == whole.n_evaluations
+    most = 3 * (133 + 60 * thin + 1)  # a snooker move away from the very point has no direction: nothing to evaluate
+    assert most - (3 if sampler == "auto" else 0) <= whole.n_evaluations <= most
 
 
 def test_thinning_and_warmup_only_leave_draws_out():
