@@ -241,11 +241,19 @@ def _failure(engine: Engine, code: str, line: int, message: str) -> failures.Fai
 def _take_out(engine: Engine, octave: Octave, converter: Converter, message: Message, answer: Message) -> None:
     values = {}
     for name, there in message["outputs"]:
-        octave.quietly(f"if (exist ('{name}', 'var')) pxtools_class = class ({name}); else pxtools_class = ''; end")
+        octave.quietly(
+            f"pxtools_class = ''; if (exist ('{name}', 'var')) pxtools_class = class ({name});"
+            f" if (ischar ({name}) && any (double ({name})(:) > 127)) pxtools_class = 'bytes'; end; end"
+        )
         kind = octave.session.pull("pxtools_class", verbose=False)
         if not isinstance(kind, str) or not kind:
             answer["missing"].append(name)
             continue
+        if kind == "bytes":
+            raise PxOctaveError(
+                f"`{name}` is text beyond ASCII, which does not reach Python whole.\n"
+                f"Send its bytes: `{name} = uint8({name});`, and `bytes(...)` here."
+            )
         if kind == "function_handle":
             raise PxOctaveError(
                 f"`{name}` is an Octave function handle, which Python cannot hold.\nCall it in the cell."

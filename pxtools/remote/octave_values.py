@@ -11,6 +11,8 @@ import numpy as np
 from pxtools.errors import PxOctaveError
 
 _EXACT_MAX = 2**53
+#: text with other characters arrives cut off, in both directions
+_LAST_CHARACTER = 127
 
 
 class Converter:
@@ -48,7 +50,9 @@ class Converter:
             return np.zeros((0, 0))
         if isinstance(value, bool | np.bool_):
             return np.array([[bool(value)]])
-        if isinstance(value, str | complex):
+        if isinstance(value, str):
+            return self._to_text(value)
+        if isinstance(value, complex):
             return value
         if isinstance(value, numbers.Real) and not isinstance(value, np.floating):
             self._check(value, f"float({self.name})")
@@ -56,7 +60,7 @@ class Converter:
         if isinstance(value, Mapping):
             return self._to_struct(value)
         if type(value).__name__ == "DataFrame":
-            return {str(label): value[label].to_numpy().reshape(-1, 1) for label in value.columns}
+            return {str(label): self._to_column(value[label]) for label in value.columns}
         if isinstance(value, list | tuple | range):
             return self._to_row(list(value))
         if isinstance(value, np.ma.MaskedArray):
@@ -72,14 +76,41 @@ class Converter:
                 f"`{self.name}`: {value} has more digits than Octave's doubles hold.\nSend it rounded: `{remedy}`."
             )
 
+    def _to_text(self, text: str) -> str:
+        odd = next((character for character in text if ord(character) > _LAST_CHARACTER), None)
+        if odd is not None:
+            raise PxOctaveError(
+                f"`{self.name}`: {odd!r} does not reach Octave whole, whose text is bytes.\n"
+                f"Send ASCII text, or the numbers of its characters."
+            )
+        return str(text)
+
+    def _inside(self, value: Any) -> Any:
+        """Return a value that goes into a struct or a cell array."""
+        made = self._to(value)
+        if isinstance(made, np.ndarray) and made.dtype.kind == "b":
+            self.note("bools inside a struct or cell array come back as 0 and 1")
+        return made
+
     def _to_struct(self, value: Mapping[Any, Any]) -> dict[str, Any]:
-        odd = next((key for key in value if not (isinstance(key, str) and key.isidentifier())), None)
+        odd = next((key for key in value if not (isinstance(key, str) and key.isidentifier() and key.isascii())), None)
         if odd is not None:
             raise PxOctaveError(
                 f"`{self.name}`: Octave's fields are text like names, this dict has the key {odd!r}.\n"
                 f"Send a dict whose keys are names."
             )
-        return {key: self._to(item) for key, item in value.items()}
+        return {key: self._inside(item) for key, item in value.items()}
+
+    def _to_column(self, series: Any) -> Any:
+        """Make a column of numbers, else a cell array; what is missing is NaN, or an empty matrix among texts."""
+        missing, kind = series.isna().to_numpy(), series.dtype.kind
+        if kind in "biuf" and missing.any():
+            return self._to_matrix(series.to_numpy(dtype=np.float64, na_value=np.nan).reshape(-1, 1))
+        if kind == "b":
+            self.note("bools inside a struct or cell array come back as 0 and 1")
+        if kind in "biufcmM":
+            return self._to_matrix(series.to_numpy().reshape(-1, 1))
+        return [self._to(None if gone else item) for item, gone in zip(series.tolist(), missing, strict=True)]
 
     def _to_row(self, items: list[Any]) -> Any:
         """Make a row of numbers, else a cell array."""
@@ -88,7 +119,7 @@ class Converter:
             for item in items:
                 self._check(item, f"[float(i) for i in {self.name}]")
             return self._to_matrix(np.array(items))
-        return [self._to(item) for item in items]
+        return [self._inside(item) for item in items]
 
     def _to_matrix(self, array: Any) -> Any:
         kind = array.dtype.kind
@@ -128,6 +159,8 @@ class Converter:
         if kind == "logical":
             array = np.asarray(plain).astype(bool)
             return array.item() if array.ndim == 0 or (array.size == 1 and not isinstance(value, np.ndarray)) else array
+        if kind == "struct" and isinstance(plain, list) and len(plain) == 1 and plain[0] is None:
+            return {}  # a struct without fields
         return plain
 
     def _from(self, value: Any) -> Any:

@@ -87,6 +87,13 @@ def test_seeds_give_independent_reproducible_streams(cell: Any, shell: Any) -> N
     assert len(set(draws[0])) == 4
 
 
+def test_text_that_would_arrive_cut_off_is_an_error(cell: Any) -> None:
+    with pytest.raises(PxOctaveError, match="`s` is text beyond ASCII"):
+        cell("%%pxoctave --targets 0 -o s\ns = char([195 164 98]);")
+    cell("%%pxoctave --targets 0 -o s\ns = 'plain';")
+    assert cell("s")[0] == "plain"
+
+
 def test_unknown_names_formats_and_options_are_errors(cell: Any) -> None:
     with pytest.raises(PxNameError, match="did not set `never`"):
         cell("%%pxoctave -o never\n1;")
