@@ -56,7 +56,9 @@ def test_how_a_run_is_cut_never_changes_it(sampler, sizes, thin):
     np.testing.assert_array_equal(pieces.draws, whole.draws)
     np.testing.assert_array_equal(pieces.values, whole.values)
     np.testing.assert_array_equal(pieces.acceptance_rate, whole.acceptance_rate)
-    assert pieces.n_evaluations == whole.n_evaluations == 3 * (133 + 60 * thin + 1)
+    assert pieces.n_evaluations == whole.n_evaluations
+    # a snooker move whose centre is the point itself is rejected without a call
+    assert 0 <= 3 * (133 + 60 * thin + 1) - whole.n_evaluations <= (2 if sampler == "auto" else 0)
 
 
 def test_thinning_and_warmup_only_leave_draws_out():
@@ -200,6 +202,14 @@ def test_log_density_that_is_never_negative_may_be_a_density():
     target = sampling.resolve_target(gaussian)
     samples = sampling.sample_here(target, make_plan(target, initial=STARTS, step=0.01, seed=1))
     assert any("add --density" in text for text in samples.summary().warnings)
+
+
+def test_log_density_with_a_large_constant_is_not_taken_for_a_density():
+    """The likelihood of precise data is above 1 everywhere that matters."""
+    target = sampling.resolve_target(lambda x, y: 100.0 - x * x - y * y)
+    samples = sampling.sample_here(target, make_plan(target, seed=1))
+    assert samples.values.min() > 0
+    assert not any("add --density" in text for text in samples.summary().warnings)
 
 
 def test_one_chain_says_that_there_is_no_rhat():
