@@ -111,6 +111,28 @@ def test_first_steps_show_what_their_text_says(executed: Any) -> None:
     assert "CONSTANT" not in shown(notebook, "%pxclear")
 
 
+@pytest.mark.skipif(not find_spec("Cython"), reason="needs Cython")
+def test_the_walkers_show_what_their_text_says(executed: Any) -> None:
+    notebook, _ = executed("walkers")
+    one, ten = map(float, re.findall(r"walkers?: ([\d.]+) of the points", shown(notebook, 'f"{name}: {np.mean')))
+    assert one == 1  # in one bump, of which nothing tells
+    assert abs(ten - 0.5) > 0.1  # seven of ten starts
+    right, wrong = map(float, re.findall(r"sd of y ([\d.]+)", shown(notebook, "drop_rejected=drop")))
+    assert abs(right - 0.04) < 0.001
+    assert wrong > 0.0412
+    assert "the same points: True" in shown(notebook, "timed(gaussian_c)")
+    assert "DIFFERENT" not in shown(notebook, "%%pxcython")
+    assert "(200000, 2)" in shown(notebook, "walk_from_c starts")
+    assert "one chain cannot be compared with others" in " ".join(shown(notebook, "--chains 1").split())
+    assert "the chains disagree" in shown(notebook, "-o walkers")
+    answer = shown(notebook, "-o answer")
+    assert "Warning" not in answer
+    shares = re.findall(r"([\d.]+) ± ([\d.]+) near", answer)
+    for (share, error), mass in zip(shares, (0.5, 0.2917, 0.2083), strict=True):
+        assert abs(float(share) - mass) < 4.5 * float(error) + 0.001
+    assert len(pictures(notebook)) == 3
+
+
 @pytest.mark.skipif(
     not (shutil.which("R") and all(map(find_spec, ("rpy2", "Cython")))), reason="needs R, rpy2 and Cython"
 )

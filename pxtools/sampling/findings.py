@@ -70,7 +70,11 @@ def chains_disagree(run: Run) -> list[str]:
 def _who_stays_where(run: Run, shown: Sequence[int]) -> str:
     samples, (found, travellers) = run.samples, run.regions
     if len(found) < 2:
-        return f"They overlap, so they are too short: more --draws{_or_step(samples)}."
+        return (
+            f"They visit the same places, but too slowly for their length: ten times as many --draws"
+            f"{_or_step(samples)}. If that does not help, the shape is the trouble (a bent ridge, a funnel): write the "
+            f"target with parameters that depend less on each other."
+        )
     advice = (
         f"How many chains are where depends on where they started: {_get_across(samples)}, so that chains get across."
     )
@@ -195,9 +199,9 @@ def was_nan(run: Run) -> list[str]:
 
 
 def looks_like_a_density(run: Run) -> list[str]:
-    """A log-density that is never negative may be a density."""
+    """A log-density that is never negative, and near 0 somewhere, may be a density."""
     samples = run.samples
-    if samples.is_density or samples.values.min() < 0:
+    if samples.is_density or samples.values.min() < 0 or samples.values.min() > np.ptp(samples.values) > 0:
         return []
     return [
         f"`{samples.target_name}` is never negative, but taken for a log-density. If it is a density, add --density."
@@ -223,6 +227,7 @@ def _of_samples(check: Callable[[Samples], list[str]]) -> Check:
 
 
 WARNINGS: tuple[Check, ...] = (
+    _of_samples(is_a_funnel),  # it explains why chains disagree
     chains_disagree,
     started_in_one_place,
     few_effective_draws,
@@ -230,7 +235,6 @@ WARNINGS: tuple[Check, ...] = (
     was_nan,
     _of_samples(has_raised),
     looks_like_a_density,
-    _of_samples(is_a_funnel),
 )
 NOTES: tuple[Check, ...] = (
     started_in_one_mode,

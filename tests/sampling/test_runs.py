@@ -204,6 +204,14 @@ def test_log_density_that_is_never_negative_may_be_a_density():
     assert any("add --density" in text for text in samples.summary().warnings)
 
 
+def test_log_density_with_a_large_constant_is_not_taken_for_a_density():
+    """The likelihood of precise data is above 1 everywhere that matters."""
+    target = sampling.resolve_target(lambda x, y: 100.0 - x * x - y * y)
+    samples = sampling.sample_here(target, make_plan(target, seed=1))
+    assert samples.values.min() > 0
+    assert not any("add --density" in text for text in samples.summary().warnings)
+
+
 def test_one_chain_says_that_there_is_no_rhat():
     assert any("no R-hat" in text for text in run(STARTS[:1]).summary().notes)
 
