@@ -51,12 +51,17 @@ def test_a_job_that_is_refused_is_explained_with_slurms_own_words(slurm: Path, o
     assert "invalid partition" in Path(file).expanduser().read_text().splitlines()[int(number) - 1]
 
 
-def test_a_cluster_in_a_queue_survives_its_notebook_and_is_found_again(slurm: Path, own: Any, values: Any) -> None:
+def test_a_cluster_in_a_queue_survives_its_notebook_and_is_found_again(
+    slurm: Path, own: Any, values: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     cluster_id = killed_notebook("%pxcluster start -n 1 --engines slurm --min-engines 1", "%pxpush found=[1, 2, 3]")
     assert own.connect(cluster_id=cluster_id) == [0]
     assert state.who(own)["found"][0]["text"] == "[1, 2, 3]"
     memo = Path(own.connection.cluster.profile_dir) / "security" / f"pxtools-{cluster_id}.json"
     assert stat.S_IMODE(memo.stat().st_mode) == 0o600
+
+    assert list(tmp_path.iterdir()) == []
 
     own.namespace["offset"] = 4
     assert values(own, "offset + px_rank") == [4]
