@@ -59,7 +59,7 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """Take everything back; a cluster that pxtools started is stopped."""
+    """Take everything back; a local cluster that pxtools started is stopped."""
     from pxtools import magics
 
     magics.unload(shell)

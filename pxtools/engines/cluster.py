@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -147,7 +148,7 @@ def find(namespace: dict[str, Any]) -> Connection | None:
 def _running_default() -> Connection | None:
     """Return the live cluster that `ipcluster start` made under the default profile, if there is one."""
     try:
-        cluster = ipp.Cluster.from_file(log=_quiet_log())
+        cluster = _from_file()
     except (OSError, ValueError, KeyError):
         return None
     if cluster.controller is None:
@@ -176,16 +177,26 @@ def connect(*, file: str | None = None, profile: str | None = None, cluster_id: 
             raise PxClusterError(f"no file {file}.\nGive the path of cluster-*.json or ipcontroller-client.json.")
         if "cluster" not in json.loads(path.read_text()):
             return _with_connection_file(path)
-        cluster = ipp.Cluster.from_file(str(path), log=_quiet_log())
+        cluster = _from_file(str(path))
         return _with_client(cluster, str(file))
     try:
-        cluster = ipp.Cluster.from_file(profile=profile, cluster_id=cluster_id or "", log=_quiet_log())
+        cluster = _from_file(profile=profile, cluster_id=cluster_id or "")
     except OSError as error:
         where = f"profile {profile or 'default'}, cluster id {cluster_id or 'default'}"
         raise PxClusterError(
             f"no cluster is running ({where}).\nStart one with `%pxcluster start -n 4`, or give `--file`."
         ) from error
     return _with_client(cluster, f"profile {profile or 'default'}")
+
+
+def _from_file(*file: str, **where: Any) -> Any:
+    had_folder = os.path.isdir("log")
+    try:
+        return ipp.Cluster.from_file(*file, **where, log=_quiet_log())
+    finally:
+        if not had_folder:  # ipyparallel makes one where it stands when it loads a batch cluster
+            with contextlib.suppress(OSError):
+                os.rmdir("log")
 
 
 def _with_client(cluster: Any, origin: str) -> Connection:

@@ -276,25 +276,25 @@ def stop_quickly(cluster: Any) -> None:
     Local engines are ended with SIGKILL first: their orderly end takes half a second each and prints a page of
     "event loop stopped" into their logs, which ipyparallel then shows.
     """
-    helpers = _family(cluster.controller.pid)[1:] if cluster.controller is not None else []
+    controller = cluster.controller
     for pid in _processes(cluster)[1:]:
-        _kill(_family(pid))
+        _kill(pid)
     with contextlib.suppress(Exception):  # a job that has ended already cannot be stopped; the controller can
         cluster.stop_engines_sync()
     cluster.stop_controller_sync()
-    _kill(helpers)  # a controller that is slow to end is killed, and leaves them
+    if isinstance(controller, launchers.LocalControllerLauncher):
+        with contextlib.suppress(ProcessLookupError):  # one that is slow to end is killed, and leaves its helpers
+            os.killpg(controller.pid, signal.SIGKILL)
     cluster.engines.clear()
     cluster.update_cluster_file()
 
 
-def _family(pid: int) -> list[Any]:
+def _kill(pid: int) -> None:
+    """Kill a process and all that it has started."""
     try:
-        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.NoSuchProcess:
-        return []
-
-
-def _kill(processes: list[Any]) -> None:
-    for process in processes:
+        return
+    for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

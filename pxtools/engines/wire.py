@@ -190,7 +190,7 @@ class Wire:
 
     def close(self) -> None:
         """Leave the cluster; what is still lent goes."""
-        if not self.connection.is_ours and not self.client._closed and self.ids:
+        if not self.connection.stops_at_close and not self.client._closed and self.ids:
             farewell = self.submit("pxtools.remote.engine.leave", {i: {"client": self.name} for i in self.ids})
             farewell.poll(timeout_s=1.0)
         for folder in (self.folder, sharing.disk_path(self.folder)):

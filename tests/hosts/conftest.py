@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -228,6 +231,28 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1
 SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 State=UNKNOWN
 PartitionName=px Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def killed_notebook(*lines: str) -> str:
+    """Run lines in a notebook that is then killed; return the id of the cluster that it started."""
+    cells = "\n".join(f"shell.run_cell({line!r})" for line in lines)
+    done = subprocess.run(
+        [sys.executable, "-c", _NOTEBOOK.format(cells=cells)], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    (cluster_id,) = re.findall(r"`%pxcluster connect --cluster-id (\S+)` finds it", done.stdout)
+    return str(cluster_id)
+
+
+_NOTEBOOK = """
+import os, signal
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "pxtools")
+{cells}
+print(flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 

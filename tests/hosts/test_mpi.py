@@ -13,6 +13,7 @@ import pytest
 from pxtools.engines.kinds import find_kind
 from pxtools.errors import PxClusterError
 from pxtools.session import state
+from tests.hosts.conftest import killed_notebook
 
 pytestmark = pytest.mark.skipif(
     shutil.which("mpiexec") is None or importlib.util.find_spec("mpi4py") is None,
@@ -39,9 +40,11 @@ def test_what_mpiexec_refuses_is_explained_with_its_own_words(own: Any, monkeypa
     assert not own.is_connected
 
 
-def test_engines_share_a_communicator_and_are_replaced_as_one(own: Any, values: Any) -> None:
-    assert own.start(1, engines="mpi", launcher_options={"mpi_args": mpi_args()}) == [0]
-    assert any("%pxcluster connect --cluster-id" in line for line in own.notices)
+def test_engines_survive_their_notebook_share_a_communicator_and_are_replaced_as_one(own: Any, values: Any) -> None:
+    options = f"-O mpi_args='{' '.join(mpi_args())}'"
+    cluster_id = killed_notebook(f"%pxcluster start -n 1 --engines mpi {options}", "%pxpush found=[1, 2, 3]")
+    assert own.connect(cluster_id=cluster_id) == [0]
+    assert state.who(own)["found"][0]["text"] == "[1, 2, 3]"
     own.namespace["offset"] = 4
     state.import_(own, "from math import sqrt as root")
     state.push(own, ["offset"], {"CONSTANT": 7})
@@ -55,7 +58,7 @@ def test_engines_share_a_communicator_and_are_replaced_as_one(own: Any, values: 
     assert values(own, "root(offset)") == [3.0, 3.0]
     own.stop()
     with pytest.raises(PxClusterError, match="no cluster is running"):
-        own.connect(cluster_id="mpi")
+        own.connect(cluster_id=cluster_id)
 
 
 def test_mpi_listens_to_other_hosts_only_if_it_is_told_of_some(monkeypatch: pytest.MonkeyPatch) -> None:

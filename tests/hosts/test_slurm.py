@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import signal
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import pytest
 
 from pxtools.errors import PxClusterError
 from pxtools.session import state
-from tests.hosts.conftest import run
+from tests.hosts.conftest import killed_notebook, run
 
 
 def queue() -> list[str]:
@@ -54,27 +51,17 @@ def test_a_job_that_is_refused_is_explained_with_slurms_own_words(slurm: Path, o
     assert "invalid partition" in Path(file).expanduser().read_text().splitlines()[int(number) - 1]
 
 
-NOTEBOOK = """
-import os, signal
-from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-shell.run_line_magic("load_ext", "pxtools")
-shell.run_cell("%pxcluster start -n 1 --engines slurm --min-engines 1")
-shell.run_cell("%pxpush found=[1, 2, 3]")
-print("pushed", flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_a_cluster_in_a_queue_survives_its_notebook_and_is_found_again(slurm: Path, own: Any, values: Any) -> None:
-    done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert "pushed" in done.stdout
-    (cluster_id,) = re.findall(r"`%pxcluster connect --cluster-id (\S+)` finds it", done.stdout)
+def test_a_cluster_in_a_queue_survives_its_notebook_and_is_found_again(
+    slurm: Path, own: Any, values: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cluster_id = killed_notebook("%pxcluster start -n 1 --engines slurm --min-engines 1", "%pxpush found=[1, 2, 3]")
     assert own.connect(cluster_id=cluster_id) == [0]
     assert state.who(own)["found"][0]["text"] == "[1, 2, 3]"
     memo = Path(own.connection.cluster.profile_dir) / "security" / f"pxtools-{cluster_id}.json"
     assert stat.S_IMODE(memo.stat().st_mode) == 0o600
+
+    assert list(tmp_path.iterdir()) == []
 
     own.namespace["offset"] = 4
     assert values(own, "offset + px_rank") == [4]
