@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pxtools.errors import PxClusterError, PxNameError, PxUsageError
+from pxtools.errors import PxClusterError, PxInterrupted, PxNameError, PxUsageError
+from tests.cluster.test_faults import press_ctrl_c_when_there
 from tests.kalman.data import NILE
 
 CELL = "F = [[1]]; H = [[1]]; Q = [[1469.1]]; R = [[15099]]\ninitial = 'diffuse'"
@@ -43,6 +46,34 @@ def test_the_starts_of_a_fit_are_mapped_over_the_engines(cell: Any) -> None:
     one = cell("%%pxkalman flow\nF = H = 1; Q = free(); R = free()")
     many = cell("%%pxkalman flow --starts 3\nF = H = 1; Q = free(); R = free()")
     assert many.log_likelihood == pytest.approx(one.log_likelihood, abs=1e-4)
+
+
+def test_until_ends_the_climbs_on_the_engines(cell: Any) -> None:
+    result = cell('%%pxkalman flow --starts 3 -t all --until "iterations>2"\nF = H = 1; Q = free(); R = free()')
+    assert result.fit.n_iterations == 2
+    assert "2 iterations" in result.fit.message
+    with pytest.raises(PxUsageError, match="Did you mean `gain`"):
+        cell('%%pxkalman flow --starts 3 -t all --until "gian<1"\nF = H = 1; Q = free(); R = free()')
+
+
+def test_ctrl_c_during_a_fit_leaves_the_engines_idle(session: Any, cell: Any, shell: Any, tmp_path: Path) -> None:
+    marker = tmp_path / "begun"
+    cell(f"""
+import os, time
+from pxtools.kalman import FreeModel, free
+home = {os.getpid()}
+def slow(q):
+    if os.getpid() != home:
+        open({str(marker)!r}, "w").close()
+        time.sleep(0.3)
+    return local_level(q**2, observation_var=15099)
+slowly = FreeModel(slow, {{"q": free(30.0)}})
+""")
+    press_ctrl_c_when_there(marker)
+    with pytest.raises(PxInterrupted, match="are idle"):
+        cell("%pxkalman slowly flow --starts 8 -t all")
+    assert list(cell("%%pxrun\npx_rank").last) == [0, 1, 2, 3]
+    assert cell("%pxkalman model flow -t 1").log_likelihood == cell("%pxkalman model flow").log_likelihood
 
 
 @pytest.mark.parametrize("targets", ["1", "0,2", "all"])
