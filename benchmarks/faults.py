@@ -92,9 +92,13 @@ def when_there(marker: Path, do: Callable[[], None]) -> None:
     do()
 
 
-def pressing_ctrl_c(marker: Path) -> None:
-    """Press Ctrl-C soon after the work has made a file."""
-    press = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+def pressing_ctrl_c(marker: Path, after_s: float = 0.0) -> None:
+    """Press Ctrl-C soon after the work has made a file, or somewhat later."""
+
+    def press() -> None:
+        time.sleep(after_s)
+        os.kill(os.getpid(), signal.SIGINT)
+
     threading.Thread(target=when_there, args=(marker, press), daemon=True).start()
 
 
@@ -189,9 +193,12 @@ def stopped_and_replaced(session: Session, folder: Path) -> Seen:
     state.push(session, ["offset"])
     state.import_(session, "from math import sqrt as root")
     second = session.wire.ids[1]
-    os.kill(session.wire.engines[second]["pid"], signal.SIGSTOP)
+    pid = session.wire.engines[second]["pid"]
+    os.kill(pid, signal.SIGSTOP)
     time.sleep(0.5)
     _, error = caught(lambda: session.restart(second))
+    if error is not None:
+        os.kill(pid, signal.SIGCONT)
     return Seen(error, None, state.collect(session, "root(offset + 4)", how="list") == [3.0] * N)
 
 
@@ -223,7 +230,7 @@ def sampling_interrupted(session: Session, folder: Path) -> Seen:
     f = function(
         session, f"def f(x, y):\n    if x > 2: open({str(marker)!r}, 'w').close()\n    return -(x * x + y * y) / 2"
     )
-    pressing_ctrl_c(marker)
+    pressing_ctrl_c(marker, after_s=3)  # every chain has draws by then
     options: dict[str, Any] = {
         "draws": 10**8,
         "chains": 6,

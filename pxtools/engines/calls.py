@@ -27,6 +27,9 @@ INTERRUPT_GRACE_S = 2.0
 #: seconds that an engine's process has to be stopped before the engine counts as frozen
 FROZEN_S = 1.0
 
+#: what is said of an engine whose process is gone
+DIED = "killed, or out of memory?"
+
 
 @dataclass
 class Reply:
@@ -53,6 +56,11 @@ class Reply:
 class Call:
     """Work that has been sent to engines.
 
+    Parameters
+    ----------
+    results
+        Engine id to ipyparallel's result; None for one that died before anything was sent.
+
     Attributes
     ----------
     pending
@@ -63,9 +71,10 @@ class Call:
 
     def __init__(self, wire: Wire, results: dict[int, Any]) -> None:
         self.wire = wire
-        self.pending = dict(results)
-        self.results = dict(results)
-        self.replies: dict[int, Reply] = {}
+        self.engines = list(results)
+        self.results = {i: result for i, result in results.items() if result is not None}
+        self.pending = dict(self.results)
+        self.replies = {i: Reply(i, lost=DIED) for i in self.engines if i not in self.results}
         #: called with engines of which nobody knows what they have received
         self.on_unanswered: Callable[[list[int]], None] = lambda engines: None
         self._frozen = Frozen(wire)
@@ -90,11 +99,11 @@ class Call:
 
     def progress(self) -> str:
         """Return how many engines have answered."""
-        return f"{len(self.replies)}/{len(self.results)} engines done"
+        return f"{len(self.replies)}/{len(self.engines)} engines done"
 
     def fraction(self) -> float:
         """Return the part of the engines that have answered."""
-        return len(self.replies) / len(self.results)
+        return len(self.replies) / len(self.engines)
 
     def wait(self, timeout_s: float | None = None, tick: Callable[[Call], None] | None = None) -> dict[int, Reply]:
         """Wait for all engines, except those whose process is stopped.
@@ -123,12 +132,12 @@ class Call:
                     if waiting.is_over:
                         raise self.interrupt().stopped(waiting)
             except BaseException as error:
-                self.on_unanswered(list(self.results))
+                self.on_unanswered(self.engines)
                 raise (self.interrupt().interrupted() if type(error) is KeyboardInterrupt else error) from None
             finally:
                 for result in self.pending.values():
                     discard(result)
-        return {i: self.replies[i] for i in self.results}
+        return {i: self.replies[i] for i in self.engines}
 
     def _waits_for_frozen_only(self) -> bool:
         """Give up the engines whose process is stopped once there is nobody else to wait for."""
@@ -151,7 +160,7 @@ class Call:
         if self.pending:
             self.wire.interrupt(list(self.pending))
             self.poll(INTERRUPT_GRACE_S)
-        return Halted(self.results, sorted(self.pending), unbegun)
+        return Halted(self.engines, sorted(self.pending), unbegun)
 
 
 class Frozen:
@@ -243,7 +252,7 @@ def read_reply(result: Any, engine_id: int = -1) -> Reply:
         data, lent = result.get(timeout=0)
     except ipp.error.RemoteError as error:
         died = error.ename == "EngineError"
-        reply.lost = "killed, or out of memory?" if died else f"{error.ename}: {error.evalue}"
+        reply.lost = DIED if died else f"{error.ename}: {error.evalue}"
         return reply
     except Exception as error:
         reply.lost = f"{type(error).__name__}: {error}"

@@ -31,6 +31,9 @@ from pxtools.remote import sharing
 
 __all__ = ["Call", "Message", "Reply", "Wire", "frozen_message", "name_engines", "raise_if_lost"]
 
+#: from so many bytes to so many engines on, one message through the controller's tree is faster than one to each
+TREE_BYTES, TREE_ENGINES = 4_000_000, 3
+
 #: seconds for which a look at the engines' processes is good
 _LOOK_S = 0.2
 
@@ -151,19 +154,32 @@ class Wire:
         view = self.client.direct_view(engine_id)
         return view.apply_async(function, *args)
 
+    def _apply_to_all(self, engines: list[int], function: Callable[..., Any], *args: Any) -> dict[int, Any]:
+        """Send one message that the controller's tree of schedulers multiplies; return a result per engine."""
+        together = self.client.broadcast_view(engines).apply_async(function, *args)
+        each = {i: self.client.get_result(key, owner=False) for i, key in zip(engines, together.msg_ids, strict=True)}
+        # ipyparallel waits for the message itself, too, and nobody answers that: `client.wait()` would never end
+        self.client.outstanding.difference_update(key.rpartition("_")[0] for key in together.msg_ids)
+        return each
+
     def submit(self, function: str, messages: Mapping[int, Message]) -> Call:
         """Send each engine its message for `module.function`; equal message objects are pickled once."""
         equal: dict[tuple[int, bool], list[int]] = {}
+        alive = self.alive
         for engine_id, message in messages.items():
-            equal.setdefault((id(message), self._shares_memory(engine_id)), []).append(engine_id)
-        results = {}
+            if engine_id in alive:
+                equal.setdefault((id(message), self._shares_memory(engine_id)), []).append(engine_id)
+        results: dict[int, Any] = {}
         for (_, is_shared), engines in equal.items():
             folder = self.folder if is_shared else None
             data, lents = sharing.encode(messages[engines[0]], folder, len(engines))
+            if folder is None and len(engines) >= TREE_ENGINES and len(data) >= TREE_BYTES:
+                results |= self._apply_to_all(engines, _call, function, data, None, None)
+                continue
             for engine_id, lent in zip(engines, lents, strict=True):
                 results[engine_id] = self._apply(engine_id, *_call(function, data, lent, folder))
                 results[engine_id].pxtools_lent = lent
-        call = Call(self, {engine_id: results[engine_id] for engine_id in messages})
+        call = Call(self, {i: results.get(i) for i in messages})
         self._calls.add(call)
         return call
 

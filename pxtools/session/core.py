@@ -314,7 +314,7 @@ class Session:
         path, cwd = same_host_path(), os.getcwd()
         common: dict[int, Parcel] = {}
         for engine in engines:
-            is_local = wire.engines[engine]["host"] == here
+            is_local = wire.engines.get(engine, {}).get("host") == here  # it may have died just now
             common[engine] = {
                 "cwd": cwd if is_local and self.settings.follow_cwd else None,
                 "path": path if is_local else (),

@@ -76,7 +76,9 @@ class Pool:
             replies = session.deliver(
                 WORK + "keep", gathering, engines, lambda parcel: {"parcel": parcel, "token": self.token, "task": task}
             )
-        answers = session.good(replies, gathering.problems)
+        held = {i: reply for i, reply in replies.items() if not reply.lost}
+        answers = session.good(held or replies, gathering.problems)
+        self.engines = list(held)  # who died just now is left out
         session.tell(gathering, {i: answer["conflicts"] for i, answer in answers.items()})
 
     def __enter__(self) -> Pool:

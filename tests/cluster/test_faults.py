@@ -220,6 +220,33 @@ def test_an_engine_that_cannot_be_interrupted_is_named_and_can_be_replaced(sessi
     session.restart()
 
 
+def test_an_engine_that_dies_between_being_chosen_and_being_sent_to_is_left_out_or_named(session: Session) -> None:
+    f = define(session, "def f(n): return -n")
+    first, second = session.wire.ids
+    pids = {i: session.wire.engines[i]["pid"] for i in (first, second)}
+    usual = session.targets
+
+    def late(spec: Any = None) -> list[int]:
+        chosen = usual(spec)
+        os.kill(pids[second], signal.SIGKILL)
+        while second in session.wire.alive:
+            time.sleep(0.01)
+        return chosen
+
+    session.targets = late  # type: ignore[method-assign]
+    try:
+        assert map_on(session, f, range(10)) == [-n for n in range(10)]
+        session.targets = usual  # type: ignore[method-assign]
+        session.resize(N)
+        second = session.wire.ids[1]
+        pids[second] = session.wire.engines[second]["pid"]
+        session.targets = late  # type: ignore[method-assign]
+        with pytest.raises(PxEngineLost, match=f"engine {second} died"):
+            state.collect(session, "1")
+    finally:
+        session.targets = usual  # type: ignore[method-assign]
+
+
 def test_a_frozen_engine_is_named_and_left_out_until_it_goes_on(session: Session) -> None:
     lines: list[str] = []
     session.notify = lines.append

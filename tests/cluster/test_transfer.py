@@ -144,3 +144,26 @@ def test_what_cannot_travel_is_an_error_that_says_why(make: str, cell: Any, shel
     cell(f"import threading\nstays = {make}")
     with pytest.raises(PxPickleError, match=r"`stays` .* cannot travel"):
         cell("%pxpush stays")
+
+
+def test_large_values_over_the_wire_go_as_one_message_through_the_tree(
+    session: Any, cell: Any, shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session.wire, "_shares_memory", lambda engine_id: False)
+    sent: list[list[int]] = []
+    usual = session.wire._apply_to_all
+
+    def spy(engines: list[int], *rest: Any) -> Any:
+        sent.append(engines)
+        return usual(engines, *rest)
+
+    monkeypatch.setattr(session.wire, "_apply_to_all", spy)
+    shell.user_ns["a"] = a = np.arange(600_000.0)
+    cell("%pxrun print('there'); t = float(a.sum()) + px_rank")
+    assert sent == [[0, 1, 2, 3]]
+    assert list(shell.user_ns["t"]) == [a.sum() + rank for rank in range(4)]
+    a[0] = 1
+    with pytest.raises(ZeroDivisionError):
+        cell("%pxrun 1 / (px_rank * a[0])")
+    assert len(sent) == 2
+    assert session.client.wait(timeout=10)  # nothing that nobody answers is waited for
