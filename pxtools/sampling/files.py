@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 #: raised when the fields in a saved file change their meaning
 FILE_VERSION = 1
-#: what writes NetCDF, the best first; the last one (NetCDF 3) comes with SciPy, which is always there
-ENGINES = ("h5netcdf", "netCDF4", "scipy")
+#: what writes NetCDF, the best first, with what it needs; the last one (NetCDF 3) is SciPy's, which is always there
+ENGINES = {"h5netcdf": "h5py", "netCDF4": "netCDF4", "scipy": "scipy"}
 #: how NetCDF 3 and NetCDF 4 files begin
 _NETCDF = (b"CDF", b"\x89HDF")
 #: blobs in an .npz
@@ -91,7 +91,11 @@ def _read_npz(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _engine() -> str:
-    return next(name for name in ENGINES if importlib.util.find_spec(name) is not None)
+    return next(name for name in ENGINES if _is_there(name))
+
+
+def _is_there(engine: str) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in (engine, ENGINES[engine]))
 
 
 def _write_netcdf(samples: Samples, arrays: dict[str, Any], text: str, partial: Path) -> None:
@@ -131,7 +135,7 @@ def _read_netcdf(path: Path) -> tuple[dict[str, Any], str]:
 def _reader(path: Path) -> str:
     with open(path, "rb") as file:
         is_classic = file.read(3) == b"CDF"
-    found = "scipy" if is_classic else next((n for n in ENGINES[:2] if importlib.util.find_spec(n) is not None), "")
+    found = "scipy" if is_classic else next((n for n in ("h5netcdf", "netCDF4") if _is_there(n)), "")
     if not found:
         raise PxUsageError(f"h5netcdf is not installed, and {path} needs it.\nType: pip install 'pxtools[arviz]'")
     return found
