@@ -233,8 +233,7 @@ ALWAYS_INLINE void NAME(backward)(const Index n, const int is_own, const FleetMo
     double *scratch = (double *)(sums + STATISTICS(n, m));
     double *H1 = scratch, *R1 = H1 + m * n, *d1 = R1 + m * m, *x1 = d1 + m, *P1 = x1 + n;
     double *own = P1 + nn, *more = own + STATISTICS(n, m);
-    V *D = sums, *noise = D + 2 * nn + n, *noise_state = noise + m * m, *states = noise_state + m * n;
-    V *rows_seen = states + nn;
+    V *D = sums, *noise = D + 2 * nn + n;
     const int wants_sums = out->statistics != NULL;
     Mask starts, lost = {0};
 
