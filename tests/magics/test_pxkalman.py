@@ -72,7 +72,8 @@ slowly = FreeModel(slow, {{"q": free(30.0)}})
     press_ctrl_c_when_there(marker)
     with pytest.raises(PxInterrupted, match="are idle"):
         cell("%pxkalman slowly flow --starts 8 -t all")
-    assert list(cell("%%pxrun\npx_rank").last) == [0, 1, 2, 3]
+    cell("%pxrun x = px_rank")
+    assert list(shell.user_ns["x"]) == [0, 1, 2, 3]
     assert cell("%pxkalman model flow -t 1").log_likelihood == cell("%pxkalman model flow").log_likelihood
 
 
