@@ -346,7 +346,8 @@ def effective(rounds: int, session: Any, rivals: list[str]) -> None:
             found.append((rate, rhat))
             print(f"{rate:11,.0f}{'!' if rhat > 1.05 else ' '}", end="", flush=True)
         valid = [rate for rate, rhat in found[1:] if rhat <= 1.05]
-        print(f"{found[0][0] / max(valid):17.2f}" if valid else f"{'no rival is right':>17}", flush=True)
+        ratio = f"{found[0][0] / max(valid):.2f}" if valid else "no rival is right"
+        print(f"{ratio if found[0][1] <= 1.05 else 'ours is not right':>18}", flush=True)
     pool.shutdown()
 
 
