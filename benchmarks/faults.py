@@ -351,6 +351,14 @@ def is_idle(session: Session) -> bool:
     return not session.wire.busy(session.wire.ids)
 
 
+def is_soon_empty(folder: str) -> bool:
+    """Return whether a folder is empty, or soon will be: late answers of work that was given up are removed."""
+    deadline = time.monotonic() + 5
+    while os.listdir(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not os.listdir(folder)
+
+
 def is_next_call_fine(session: Session) -> bool:
     """Return whether all engines, as many as at first, do the next cell."""
     time.sleep(0.3)  # a look at the processes is good for a fifth of a second
@@ -398,7 +406,7 @@ def tried(session: Session, name: str, times: int) -> tuple[tuple[str, ...], boo
         right["named"] += bool(seen.is_named)
         right["work"] += seen.is_work_right
         right["next"] += is_next_call_fine(session)
-        right["left"] += os.listdir(session.wire.folder) == []
+        right["left"] += is_soon_empty(session.wire.folder)
 
     def of(key: str) -> str:
         return f"{right[key]}/{times}"

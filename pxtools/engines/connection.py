@@ -140,11 +140,8 @@ class Connection:
             if engine_id in pids and is_stopped(pids[engine_id]):  # it would not hear
                 os.kill(pids[engine_id], signal.SIGKILL)
         self.client.shutdown(targets=engine_ids, block=False)
-        if self._wait_until_gone(engine_ids, _SHUTDOWN_S):
-            return
-        for engine_id in set(engine_ids) & set(self.client.ids) & pids.keys():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pids[engine_id], signal.SIGKILL)
+        is_gone = self._wait_until_gone(engine_ids, _SHUTDOWN_S)
+        _kill_what_stays([pids[i] for i in engine_ids if i in pids], grace_s=1.0 if is_gone else 0.0)
         self._wait_until_gone(engine_ids, _SHUTDOWN_S)
 
     def _wait_until_gone(self, engine_ids: list[int], timeout_s: float) -> bool:
@@ -296,5 +293,17 @@ def _kill(pid: int) -> None:
     except psutil.NoSuchProcess:
         return
     for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _kill_what_stays(pids: list[int], grace_s: float) -> None:
+    """End processes that do not end: the hub forgets an engine that was told to stop, whether it heard or not."""
+    processes = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(pid))
+    _, alive = psutil.wait_procs(processes, timeout=grace_s)
+    for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

@@ -68,7 +68,7 @@ def lend(buffers: Sequence[pickle.PickleBuffer], folder: str, n_readers: int) ->
         for k in range(n_readers):
             links.append(f"{path}.{k}")
             os.link(path, links[-1])
-    except OSError:
+    except BaseException:  # an interrupt, too
         for link in links:
             with contextlib.suppress(OSError):
                 os.unlink(link)

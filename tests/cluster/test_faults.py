@@ -55,6 +55,10 @@ def define(session: Session, source: str) -> Any:
     return session.namespace[name]
 
 
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
 def kill_after(session: Session, engine: int, seconds: float) -> None:
     pid = session.wire.engines[engine]["pid"]
     threading.Timer(seconds, os.kill, (pid, signal.SIGKILL)).start()
@@ -214,7 +218,9 @@ def test_an_engine_that_cannot_be_interrupted_is_named_and_can_be_replaced(sessi
     ):
         run(session, Cell(deaf), timeout_s=0.5)
     session.namespace["offset"] = 3
+    stuck = session.wire.engines[session.wire.ids[0]]["pid"]
     session.restart(session.wire.ids[0])
+    assert not is_running(stuck)
     assert len(session.wire.ids) == N
     assert list(run(session, Cell("offset + px_rank")).last) == [3, 4]
     session.restart()
