@@ -55,6 +55,21 @@ def missing_packages():
         lost["octave"] = "no Octave: Octave cells and their tests are skipped"
     if not shutil.which("gnuplot"):
         lost["gnuplot-nox"] = lost["fonts-freefont-otf"] = "no gnuplot: Octave cells draw no pictures"
+    return {**lost, **missing_for_tests()}
+
+
+#: program -> the packages that bring it; only tests need these, and start them by themselves
+SERVERS = {"ip": ["iproute2"], "sshd": ["openssh-server"], "slurmctld": ["slurm-wlm", "munge"]}
+
+
+def may_install_servers():
+    """Return whether this is a container: elsewhere the packages would start services of their own."""
+    return os.geteuid() == 0 and not Path("/run/systemd/system").exists() and Path("/usr/sbin/policy-rc.d").exists()
+
+
+def missing_for_tests():
+    """Return {Debian package: what is skipped without it}: terminals, browsers, MPI, other hosts."""
+    lost = {}
     if not shutil.which("tmux"):
         lost["tmux"] = "no tmux: tests in a terminal are skipped"
     if not shutil.which("chromium") and not shutil.which("google-chrome"):
@@ -66,15 +81,6 @@ def missing_packages():
             if not shutil.which(program):
                 lost.update(dict.fromkeys(packages, f"no {program}: tests of engines on other hosts are skipped"))
     return lost
-
-
-#: program -> the packages that bring it; only tests need these, and start them by themselves
-SERVERS = {"ip": ["iproute2"], "sshd": ["openssh-server"], "slurmctld": ["slurm-wlm", "munge"]}
-
-
-def may_install_servers():
-    """Return whether this is a container: elsewhere the packages would start services of their own."""
-    return os.geteuid() == 0 and not Path("/run/systemd/system").exists() and Path("/usr/sbin/policy-rc.d").exists()
 
 
 def has_libc_headers(compiler):

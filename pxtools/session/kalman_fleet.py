@@ -23,7 +23,7 @@ from pxtools.kalman.there import joined
 from pxtools.kalman.writing import Target, being_written
 from pxtools.kernels.kalman_batch_layout import shape_of
 from pxtools.results import PerEngine
-from pxtools.session.core import Session
+from pxtools.session.core import NoProgress, Session
 from pxtools.session.failures import to_exception
 from pxtools.session.outgoing import make_item
 
@@ -213,19 +213,17 @@ class OnEngines:
         return gone
 
     def _call(self, messages: dict[int, dict[str, Any]], title: str) -> dict[int, Reply]:
-        display = self.session.progress(title) if title and self.session.progress else None
+        display = self.session.progress(title) if title else NoProgress()
         began = time.monotonic()
 
         def tick(call: Any) -> None:
-            if display is not None:
-                done = 1 - len(call.pending) / max(1, len(messages))
-                display.update(f"{time.monotonic() - began:.0f} s", done)
+            done = 1 - len(call.pending) / max(1, len(messages))
+            display.update(f"{time.monotonic() - began:.0f} s", done)
 
         try:
             return self.session.wire.call(THERE + "ask", messages, self.timeout_s, tick) if messages else {}
         finally:
-            if display is not None:
-                display.close()
+            display.close()
 
     def _elsewhere(self, place: Place) -> Place:
         """Bring a piece whose engine died to the engine that has the fewest."""
@@ -352,11 +350,9 @@ def estimate(model: StateSpaceModel, values: Array, names: Sequence[str], n_engi
     return Estimate(here_s, there_s, n_bytes)
 
 
-def with_ticks(session: Session, title: str) -> tuple[Callable[[int, float], None] | None, Callable[[], None]]:
+def with_ticks(session: Session, title: str) -> tuple[Callable[[int, float], None], Callable[[], None]]:
     """Return what shows the iterations of a fit, and what ends the display."""
-    display = session.progress(title) if session.progress else None
-    if display is None:
-        return None, lambda: None
+    display = session.progress(title)
 
     def tick(iteration: int, log_likelihood: float) -> None:
         display.update(f"iteration {iteration} · log-likelihood {log_likelihood:,.4f}", None)
