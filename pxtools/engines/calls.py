@@ -27,6 +27,9 @@ INTERRUPT_GRACE_S = 2.0
 #: seconds that an engine's process has to be stopped before the engine counts as frozen
 FROZEN_S = 1.0
 
+#: ipyparallel's results are done a moment before they can be read: another thread sets what `get` looks at
+SETTLED_S = 10.0
+
 #: what is said of an engine whose process is gone
 DIED = "killed, or out of memory?"
 
@@ -249,7 +252,7 @@ def read_reply(result: Any, engine_id: int = -1) -> Reply:
     reply = Reply(engine_id)
     sharing.give_back(getattr(result, "pxtools_lent", None))
     try:
-        data, lent = result.get(timeout=0)
+        data, lent = result.get(timeout=SETTLED_S)
     except ipp.error.RemoteError as error:
         died = error.ename == "EngineError"
         reply.lost = DIED if died else f"{error.ename}: {error.evalue}"
@@ -283,7 +286,7 @@ def discard(result: Any) -> None:
 
 def _drop_answer(result: Any) -> None:
     with contextlib.suppress(Exception):  # it died, or was aborted: there is no answer
-        sharing.give_back(result.get(timeout=0)[1])
+        sharing.give_back(result.get(timeout=SETTLED_S)[1])
 
 
 def raise_if_lost(replies: Mapping[int, Reply]) -> None:

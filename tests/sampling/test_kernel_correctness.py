@@ -24,6 +24,7 @@ from pxtools import sampling
 from pxtools.kernels import demcz_numpy, ram_numpy, rwm_numpy
 from pxtools.sampling import demcz, ram, rwm
 from pxtools.sampling.mixture import fit_mixture
+from pxtools.sampling.space import Space
 
 MODULES = {"auto": demcz, "ram": ram, "rwm": rwm}
 TWINS = {"auto": demcz_numpy, "ram": ram_numpy, "rwm": rwm_numpy}
@@ -47,13 +48,13 @@ MOVES = {"snooker": (0.0, 1.0), "mixture": (1.0, 0.0), "Hastings": (1.0, 0.0)}
 
 
 def flawed(bug):
-    """Return the sampler's name and its twin's `walk` with the bug."""
+    """Return the sampler's name and its twin's `Walk` with the bug."""
     sampler, right, wrong = BUGS[bug]
     text = inspect.getsource(TWINS[sampler])
     assert right in text
     module = {"__name__": "flawed", "__file__": ""}
     exec(compile(text.replace(right, wrong), "flawed", "exec"), module)
-    return sampler, module["walk"]
+    return sampler, module["Walk"]
 
 
 # --- from exact draws ------------------------------------------------------------------------------------------------
@@ -79,19 +80,19 @@ def target():
 def ends_of_walks(sampler, n_walks, n_steps=12, chances=(0.4, 0.3)):
     """Start at independent exact draws, walk, and return where the walks end."""
     state, starts = frozen(sampler), exact_draws(np.random.default_rng(11), n_walks)
-    free = {"box": np.array([[-np.inf] * 2, [np.inf] * 2, [0.0] * 2, [1e-6] * 2])}
+    space = Space(np.full(2, -np.inf), np.full(2, np.inf), np.zeros(2))
+    values = np.array([gaussian(*start) for start in starts.tolist()])
+    begun = replace(state, space=space, warmup=0, n_done=0)
     if sampler == "auto":
-        values = np.array([gaussian(*start) for start in starts.tolist()])
         stats = replace(state.stats, n_accepted=np.zeros(n_walks, dtype=np.int64))
-        many = replace(state, positions=starts, values=values, stats=stats, warmup=0, n_done=0, **free)
-        many = replace(many, chances=np.array(chances))
+        moves = {"chances": np.array(chances), "jitter": np.full(2, 1e-6)}
+        many = replace(begun, positions=starts, shown=starts, values=values, stats=stats, **moves)
         return sampling.advance(target(), many, n_steps).state.positions
-    free["box"] = free["box"][:3] if sampler == "ram" else np.vstack([np.full(2, 0.1), free["box"][:3]])
     ends = []
-    for k, start in enumerate(starts):
-        bits = np.random.PCG64(k).state
-        one = replace(state, position=start, value=gaussian(*start), bits=bits, warmup=0, n_done=0, **free)
-        ends.append(sampling.advance(target(), one, n_steps).state.position)
+    for k in range(n_walks):
+        here = {"positions": starts[k : k + 1], "shown": starts[k : k + 1], "values": values[k : k + 1]}
+        one = replace(begun, bits=np.random.PCG64(k).state, **here)
+        ends.append(sampling.advance(target(), one, n_steps).state.positions[0])
     return np.array(ends)
 
 
@@ -104,7 +105,7 @@ def test_sampler_keeps_its_target(sampler):
 def test_a_bug_shows_when_walks_begin_at_exact_draws(bug, monkeypatch):
     sampler, walk = flawed(bug)
     frozen(sampler)
-    monkeypatch.setattr(MODULES[sampler], "walk", walk)
+    monkeypatch.setattr(MODULES[sampler].kernel, "Walk", walk)
     chances = next((chances for word, chances in MOVES.items() if word in bug), (0.0, 0.0))
     assert largest_z(ends_of_walks(sampler, 4_000, 15, chances)) > 1.2 * MAX_Z
 
@@ -159,5 +160,5 @@ def test_a_bug_shows_in_calibration(bug, monkeypatch):
     for weak, strong in STRONGER.items():
         wrong = wrong.replace(weak, strong)
     monkeypatch.setitem(BUGS, bug, (sampler, right, wrong))
-    monkeypatch.setattr(MODULES[sampler], "walk", flawed(bug)[1])
+    monkeypatch.setattr(MODULES[sampler].kernel, "Walk", flawed(bug)[1])
     assert uniformity(calibration_ranks(sampler, 150)) < 1e-4

@@ -85,7 +85,7 @@ def test_vectorised_target_is_called_with_rows():
     np.testing.assert_allclose(
         sampling.sample_here(target, plan).draws, sampling.sample_here(plain, plan).draws, rtol=0, atol=1e-12
     )
-    assert set(shapes) == {(1, 3)}
+    assert set(shapes) == {(1, 3), (2, 3)}  # a start point alone, then all that is to be asked in a step
 
 
 def test_check_gives_the_value_or_says_why_no_chain_can_start_there():
@@ -170,7 +170,7 @@ def test_missing_seed_is_fresh_and_kept():
 def test_start_points_are_read_as_they_were_meant(target, initial, chains, expected):
     plan = sampling.make_plan(target, initial=initial, chains=chains, sampler="rwm")
     np.testing.assert_array_equal(plan.initial, expected)
-    assert [state.position.tolist() for state in sampling.start_groups(plan)] == expected
+    assert [state.positions[0].tolist() for state in sampling.start_groups(plan)] == expected
 
 
 def test_start_function_gets_an_independent_generator_per_chain():
