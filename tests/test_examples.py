@@ -144,7 +144,7 @@ def test_the_introduction_shows_what_its_text_says(executed: Any) -> None:
     assert shown(notebook, "len(set(draws))") == "8"
     assert "[20, 40, 60]" in shown(notebook, "importlib.reload")
     assert shown(notebook, "as_they_came") == "(True, True)"
-    assert "[0-3] [1] 12.5" in shown(notebook, "%%R")
+    assert "[1] 12.5" in shown(notebook, "%%R")
     assert "compiled once" in shown(notebook, "%%cython")
     assert "[40, 42, 44, 46]" in shown(notebook, "my_var * 2")
     assert "NameError: name 'fibonacci' is not defined" in shown(notebook, "%pxrun fibonacci(3)")
@@ -176,10 +176,7 @@ def test_the_languages_show_what_their_text_says(executed: Any) -> None:
     assert "object 'unknown' not found" in shown(notebook, "mean(x) + unknown")
     assert "[0.0, 1.0, 8.0, 27.0, 64.0, 125.0]" in shown(notebook, "%pxmap r:cube")
     assert "3 x 1,000" in shown(notebook, "%%timeit")
-    assert len(pictures(notebook)) == 1
-    assert "<svg" in "".join(
-        output.get("data", {}).get("image/svg+xml", "") for cell in code_cells(notebook) for output in cell.outputs
-    )
+    assert len(pictures(notebook)) == 2  # one of R, one of Octave
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

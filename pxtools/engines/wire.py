@@ -174,7 +174,7 @@ class Wire:
             folder = self.folder if is_shared else None
             data, lents = sharing.encode(messages[engines[0]], folder, len(engines))
             if folder is None and len(engines) >= TREE_ENGINES and len(data) >= TREE_BYTES:
-                results |= self._apply_to_all(engines, _call, function, data, None, None)
+                results |= self._apply_to_all(engines, *_call(function, data, None, None))
                 continue
             for engine_id, lent in zip(engines, lents, strict=True):
                 results[engine_id] = self._apply(engine_id, *_call(function, data, lent, folder))

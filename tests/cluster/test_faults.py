@@ -337,7 +337,9 @@ def test_what_an_engine_lent_and_nobody_read_goes_with_it(session: Session) -> N
 
 
 def test_the_late_answer_of_an_engine_that_was_given_up_leaves_no_file(session: Session) -> None:
-    lent = "import numpy as np\nlent = np.zeros(60_000)"  # travels in a file: too large for a message, too small to stay
+    lent = (
+        "import numpy as np\nlent = np.zeros(60_000)"  # travels in a file: too large for a message, too small to stay
+    )
     deaf = f"import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(4)\n{lent}"
     with pytest.raises(PxTimeout, match="cannot be interrupted"):
         run(session, Cell(deaf), timeout_s=0.5)

@@ -164,6 +164,6 @@ def test_large_values_over_the_wire_go_as_one_message_through_the_tree(
     assert list(shell.user_ns["t"]) == [a.sum() + rank for rank in range(4)]
     a[0] = 1
     with pytest.raises(ZeroDivisionError):
-        cell("%pxrun 1 / (px_rank * a[0])")
+        cell("%pxrun 1 / (px_rank * int(a[0]))")
     assert len(sent) == 2
     assert session.client.wait(timeout=10)  # nothing that nobody answers is waited for

@@ -110,7 +110,7 @@ def test_missing_on_one_engine_names_it(cell: Any, capsys: Any) -> None:
         ("%pximport 1x", "no import statement"),
         ("%%pximport\nx = 1", "nothing is imported"),
         ("%%pximport\nimport json\nx = 1", "`x = 1` is no import"),
-        ("%%pximport --targets 0\nimport json", "no options"),
+        ("%%pximport --targets 0\nimport json", "no option `--targets`"),
     ],
 )
 def test_what_is_no_import_is_a_usage_error(source: str, message: str, cell: Any, shell: Any) -> None:
