@@ -197,7 +197,7 @@ def stopped_and_replaced(session: Session, folder: Path) -> Seen:
     os.kill(pid, signal.SIGSTOP)
     time.sleep(0.5)
     _, error = caught(lambda: session.restart(second))
-    if error is not None:
+    if psutil.pid_exists(pid):
         os.kill(pid, signal.SIGCONT)
     return Seen(error, None, state.collect(session, "root(offset + 4)", how="list") == [3.0] * N)
 

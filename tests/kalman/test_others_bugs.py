@@ -69,14 +69,16 @@ def last_of_pykalman(model, y):
 
 
 def last_of_simdkalman(model, y):
-    simdkalman = pytest.importorskip("simdkalman", reason="simdkalman is the one that is wrong here: group `rivals`")
+    simdkalman = pytest.importorskip(
+        "simdkalman", reason="simdkalman is the one that is wrong here: group `kalman-rivals`"
+    )
     kf = simdkalman.KalmanFilter(*(np.array(model.parts[letter][0]) for letter in "FQHR"))
     start = {"initial_value": np.array(model.initial_mean), "initial_covariance": np.array(model.initial_cov)}
     return kf.compute(y[None], 0, filtered=True, **start).filtered.states.mean[0, -1]
 
 
 def last_of_filterpy(model, y):
-    pytest.importorskip("filterpy", reason="filterpy is the one that is wrong here: group `rivals`")
+    pytest.importorskip("filterpy", reason="filterpy is the one that is wrong here: group `kalman-rivals`")
     from filterpy.kalman import KalmanFilter
 
     kf = KalmanFilter(dim_x=model.n_states, dim_z=model.n_obs)
@@ -106,7 +108,7 @@ def test_rivals_drop_a_row_with_one_element_missing_and_we_do_not(rival):
 @pytest.mark.filterwarnings("ignore")
 def test_dynamaxs_parallel_log_likelihood_is_wrong_where_ours_is_not(ten_thousand):
     """Its sequential filter agrees with us; its parallel one, in the same precision, loses two digits out of three."""
-    pytest.importorskip("dynamax", reason="dynamax is the one that is wrong here, and heavy: group `rivals`")
+    pytest.importorskip("dynamax", reason="dynamax is the one that is wrong here, and heavy: group `kalman-rivals`")
     import jax
 
     jax.config.update("jax_enable_x64", True)
