@@ -18,6 +18,8 @@ import tempfile
 import time
 from typing import Any
 
+import ipyparallel as ipp
+
 N_FUNCTIONS = 5
 
 
@@ -112,10 +114,18 @@ def rounds_of_plain(shell: Any, view: Any, args: argparse.Namespace) -> dict[str
             name = f"plain{k % N_FUNCTIONS}"
             began = time.perf_counter()
             code = f"%%cython\n{source(name, 100 + k)}"
-            errors = run_there(view, code)
-            found["first"].append(time.perf_counter() - began)
-            found["compiled"] += args.n
-            values = run_there(view, f"{name}(1000)")
+            try:
+                errors = run_there(view, code)
+                values = run_there(view, f"{name}(1000)")
+            except ipp.error.CompositeError as error:  # a half-written library takes its engine along
+                dead = sum("EngineError" in str(one) for one in error.elist)
+                found["loads"] += args.n
+                found["failed"] += dead
+                print(f"cell {k} of %%px + %%cython killed {dead} engine(s); the round ends here")
+                return found
+            finally:
+                found["first"].append(time.perf_counter() - began)
+                found["compiled"] += args.n
             for error, value in zip(errors, values, strict=True):
                 found["loads"] += 1
                 found["failed"] += error is not None
