@@ -86,11 +86,7 @@ class Completer:
     def _line(self, context: CompletionContext) -> tuple[str, str] | None:
         """Return the magic whose line the cursor is in, and that line up to the cursor."""
         match = _LINE.fullmatch(context.text_until_cursor)
-        if (
-            match is None
-            or match["magic"]
-            not in self._shell.magics_manager.magics["line"] | (self._shell.magics_manager.magics["cell"])
-        ):
+        if match is None or self._function(match["magic"]) is None:
             return None
         if match["percent"] == "%%" and (context.cursor_line or match["before"].strip()):
             return None
@@ -111,10 +107,13 @@ class Completer:
             return self._value_of(magic, taker, word)
         return self._operand(magic, words, word)
 
-    def _actions(self, magic: str) -> list[argparse.Action]:
+    def _function(self, magic: str) -> Any:
+        """Return what IPython runs for a magic, line or cell; None for no magic."""
         tables = self._shell.magics_manager.magics
-        function = tables["line"].get(magic) or tables["cell"][magic]
-        return list(getattr(getattr(function, "parser", None), "_actions", ()))
+        return tables["line"].get(magic) or tables["cell"].get(magic)
+
+    def _actions(self, magic: str) -> list[argparse.Action]:
+        return list(getattr(getattr(self._function(magic), "parser", None), "_actions", ()))
 
     def _value_of(self, magic: str, action: argparse.Action, word: str) -> tuple[str, str, Iterable[str]]:
         """Complete the value of an option."""
