@@ -24,6 +24,7 @@ ctypedef fused real:
     double
 
 cdef int SMALL = 64  # below this a triangle is left to BLAS
+cdef int LEAF = 128  # and a Cholesky factor to LAPACK
 
 
 cdef struct Step:
@@ -211,6 +212,30 @@ cdef void trmm(Step* s, real* a, real* b) noexcept nogil:
 
 # -- factorizations ------------------------------------------------------------------------------------------------
 
+cdef int potrf(int n, real* c, int ldc) noexcept nogil:
+    """Cholesky factor of the lower triangle by halving: OpenBLAS's own gains nothing from a second thread."""
+    cdef char low = c'L'
+    cdef int info = 0, half
+    cdef real* below
+    cdef real* last
+    if n <= LEAF:
+        if real is double:
+            dpotrf(&low, &n, c, &ldc, &info)
+        else:
+            spotrf(&low, &n, c, &ldc, &info)
+        return info
+    half = split(n)
+    below = c + half
+    last = below + <size_t>half * ldc
+    info = potrf(half, c, ldc)
+    if info != 0:
+        return info
+    trsm(1, 0, 1, 0, n - half, half, c, ldc, below, ldc)
+    syrk(0, n - half, half, <real>-1, below, ldc, <real>1, last, ldc)
+    info = potrf(n - half, last, ldc)
+    return info + half if info > 0 else info
+
+
 cdef int factor(Step* s, real* a, real* b, real* c, int* pivots) noexcept nogil:
     """The LAPACK operations: `c` is changed in place, `b` is workspace."""
     cdef char low = c'L'
@@ -221,10 +246,7 @@ cdef int factor(Step* s, real* a, real* b, real* c, int* pivots) noexcept nogil:
     if s.n == 0 or (s.op == 9 and s.k == 0):
         return 0
     if s.op == 7:
-        if real is double:
-            dpotrf(&low, &s.n, c, &s.ldc, &info)
-        else:
-            spotrf(&low, &s.n, c, &s.ldc, &info)
+        info = potrf(s.n, c, s.ldc)
     elif s.op == 8:
         if real is double:
             dgetrf(&s.n, &s.n, c, &s.ldc, pivots, &info)
