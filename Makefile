@@ -6,6 +6,8 @@ EXTRAS ?= cython r octave numba expr plot arviz mpi
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/pxtools-is-set-up
+# all tests: two halves beside each other (tests/conftest.py says which)
+IN_HALVES := --numprocesses 2
 KERNELS := $(wildcard pxtools/kernels/*.pyx pxtools/kernels/*.pxd)
 
 .PHONY: help setup demo test check check-format check-lint check-types check-contracts fix bench rivals kernels clean
@@ -29,7 +31,7 @@ demo: $(STAMP)
 	@$(PY) -m pxtools demo --out build/demo
 
 test: $(STAMP)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(or $(ARGS),$(IN_HALVES))
 
 check: check-format check-lint check-types check-contracts
 

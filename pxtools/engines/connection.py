@@ -137,9 +137,12 @@ class Connection:
         self._arrived.difference_update(engine_ids)
         self.asked = max(self.asked - len(engine_ids), 0)
         for engine_id in engine_ids:
-            if engine_id in pids and is_stopped(pids[engine_id]):  # it would not hear
-                os.kill(pids[engine_id], signal.SIGKILL)
-        self.client.shutdown(targets=engine_ids, block=False)
+            with contextlib.suppress(
+                ProcessLookupError, KeyError
+            ):  # it may end just now, and leave the client's tables
+                if engine_id in pids and is_stopped(pids[engine_id]):  # it would not hear
+                    os.kill(pids[engine_id], signal.SIGKILL)
+                self.client.shutdown(targets=[engine_id], block=False)
         is_gone = self._wait_until_gone(engine_ids, _SHUTDOWN_S)
         _kill_what_stays([pids[i] for i in engine_ids if i in pids], grace_s=1.0 if is_gone else 0.0)
         self._wait_until_gone(engine_ids, _SHUTDOWN_S)

@@ -118,16 +118,16 @@ class PxCluster(PxMagics):
 
 
 def status(session: Any) -> Table:
-    """Return a table of the engines: host, pid, cores, memory, busy or idle, directory."""
+    """Return a table of the engines: host, pid, cores, memory, directory, and idle, busy or frozen."""
     wire = session.wire
-    busy = wire.busy(wire.ids)
-    idle = [i for i in wire.ids if i not in busy]
-    fresh = wire.describe(idle)
+    states = dict.fromkeys(wire.alive, "idle")
+    states |= dict.fromkeys(wire.busy(wire.alive), "busy")
+    states |= dict.fromkeys(wire.frozen() & states.keys(), "frozen")
+    fresh = wire.describe([i for i, state in states.items() if state == "idle"])
     rows = []
-    for i in wire.ids:
+    for i, state in states.items():
         said = fresh.get(i, wire.engines[i])
         host = "this host" if said["host"] == platform.node() else said["host"]
-        state = "idle" if i in idle else "busy"
         rows.append((i, host, said["pid"], said["cores"], human_bytes(said["memory"]), state, said["cwd"]))
     header = ("engine", "host", "pid", "cores", "memory", "state", "directory")
     connection = session.connection

@@ -32,7 +32,7 @@ pytestmark = [
 ]
 
 PICTURES = Path(__file__).resolve().parents[2] / "build" / "clients"
-PATIENCE_S = 60.0
+PATIENCE_S = 180
 CELLS = [
     "%load_ext pxtools",
     "%pxcluster start -n 2",

@@ -10,7 +10,7 @@ import pytest
 from pxtools import demo
 from pxtools.magics import MAGICS
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180
 
 
 @pytest.fixture(scope="module")

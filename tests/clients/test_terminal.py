@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 #: a terminal that shows nothing new for so long hangs
-PATIENCE_S = 90.0
+PATIENCE_S = 180
 IPYTHON = (
     "-m IPython --no-banner --no-confirm-exit --colors=nocolor --TerminalInteractiveShell.term_title=False "
     "--TerminalInteractiveShell.autosuggestions_provider=None --TerminalInteractiveShell.auto_match=False"
