@@ -1,5 +1,7 @@
 """Many series at once against each other, in one run: `python benchmarks/kalman_fleet.py [--quick] [--no-engines]`.
 
+`--long` measures one long series cut in time instead, `--file 3` a file of three gigabytes.
+
 Times are CPU time, the least of several runs, in nanoseconds a series and step; the rivals' answers are compared with
 ours. One thread each. Rivals that are not installed are left out and named.
 """
@@ -11,9 +13,11 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
 import argparse
+import threading
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,44 +185,175 @@ def one_series(quick: bool) -> None:
 def em_on_engines(quick: bool) -> None:
     """EM over resident series: seconds and bytes an iteration, on one and two engines and here."""
     from pxtools.kalman import local_level
-    from pxtools.kalman.fitting.fleet import maximised
-    from pxtools.kalman.fleet import Fleet, Here
     from pxtools.session.core import Session
-    from pxtools.session.kalman_fleet import shipped
 
     n_series, n_steps = (1_000, 200) if quick else (10_000, 500)
-    model = local_level(0.3, observation_var=1.0).replace(initial_mean=[0.0], initial_cov=[[4.0]])
-    y = np.ascontiguousarray(simulate(model, n_steps, n_draws=n_series, seed=3).observations)
-    y[np.random.default_rng(4).random(y.shape) < 0.1] = np.nan
-    chosen = ("process_cov", "observation_cov", "initial_mean", "initial_cov")
+    level = local_level(0.3, observation_var=1.0).replace(initial_mean=[0.0], initial_cov=[[4.0]])
     session = Session({}, notify=lambda line: None)
     session.start(2)
     print(f"\nEM over {n_series:,} resident series x {n_steps} steps, wall time of an iteration")
-    times: dict[str, float] = {}
     try:
-        for name, targets in (("here", None), ("1 engine", "0"), ("2 engines", "all")):
-            source: Any = Here(Fleet(y)) if targets is None else shipped(session, y, targets)
-            current = maximised(model, source.statistics(model), chosen)
-            before, best = getattr(source, "bytes_moved", 0), np.inf
-            n_iterations = 8
-            for _ in range(n_iterations):
-                began = time.perf_counter()
-                current = maximised(current, source.statistics(current), chosen)
-                best = min(best, time.perf_counter() - began)
-            moved = (getattr(source, "bytes_moved", 0) - before) / n_iterations
-            times[name] = best
-            print(f"{name:<12}{1e3 * best:10.1f} ms   {moved:8.0f} bytes moved")
+        for name, model in (("1 state", level), ("4 states", constant_velocity())):
+            y = np.ascontiguousarray(simulate(model, n_steps, n_draws=n_series, seed=3).observations)
+            y[np.random.default_rng(4).random(y.shape) < 0.1] = np.nan
+            em_of(session, name, model, y)
     finally:
         session.disconnect()
+
+
+def em_of(session: Any, name: str, model: StateSpaceModel, y: np.ndarray) -> None:
+    from pxtools.kalman.fitting.fleet import maximised
+    from pxtools.kalman.fleet import Fleet, Here
+    from pxtools.session.kalman_fleet import shipped
+
+    chosen = ("process_cov", "observation_cov", "initial_mean", "initial_cov")
+    times: dict[str, float] = {}
+    for place, targets in (("here", None), ("1 engine", "0"), ("2 engines", "all")):
+        source: Any = Here(Fleet(y)) if targets is None else shipped(session, y, targets)
+        current = maximised(model, source.statistics(model), chosen)
+        before, best = getattr(source, "bytes_moved", 0), np.inf
+        n_iterations = 8
+        for _ in range(n_iterations):
+            began = time.perf_counter()
+            current = maximised(current, source.statistics(current), chosen)
+            best = min(best, time.perf_counter() - began)
+        moved = (getattr(source, "bytes_moved", 0) - before) / n_iterations
+        times[place] = best
+        print(f"{name}, {place:<12}{1e3 * best:10.1f} ms   {moved:8.0f} bytes moved")
     ratio = times["1 engine"] / times["2 engines"]
-    print(f"2 engines against 1: {ratio:.2f}x (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)")
+    print(f"{name}, 2 engines against 1: {ratio:.2f}x (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)")
+
+
+def long_series(quick: bool) -> None:
+    """One series cut in time: its second half is filtered from zero at the steady gain, elsewhere, and corrected."""
+    from pxtools.kalman import filter_series
+    from pxtools.session.core import Session
+    from pxtools.session.run import Cell, run
+    from pxtools.session.scatter import scatter
+
+    model = constant_velocity()
+    warm = filter_series(model, np.zeros((400, 2)))
+    cov, F, H = warm.predicted_cov[-1], *(model.parts[letter][0] for letter in "FH")
+    gain = cov @ H.T @ np.linalg.inv(H @ cov @ H.T + model.parts["R"][0])
+    starts = [model, model.replace(initial_mean=np.zeros(4), initial_cov=(cov + cov.T) / 2)]
+    session = Session({"starts": starts, "filter_series": filter_series}, notify=lambda line: None)
+    session.start(2)
+    print("\none series of 4 states cut in time over two engines, wall time; means only")
+    try:
+        for n_steps in (100_000,) if quick else (1_000_000, 10_000_000):
+            y = np.random.default_rng(5).normal(size=(n_steps, 2))
+            began = time.perf_counter()
+            whole = filter_series(model, y).filtered_mean
+            here_s = time.perf_counter() - began
+            session.namespace["y"] = y
+            began = time.perf_counter()
+            scatter(session, "y", y)
+            sent_s = time.perf_counter() - began
+            made = run(session, Cell("means = filter_series(starts[px_rank], y).filtered_mean"))
+            worked_s = time.perf_counter() - began - sent_s
+            means = made.outputs["means"].concat()
+            delta = F @ means[n_steps // 2 - 1]
+            for t in range(n_steps // 2, n_steps):
+                delta = delta - gain @ (H @ delta)
+                if np.abs(delta).max() < 1e-17:
+                    break
+                means[t] += delta
+                delta = F @ delta
+            back_s = time.perf_counter() - began - sent_s - worked_s
+            away_s = sent_s + worked_s + back_s
+            print(f"{n_steps:>12,} steps: here {here_s:.2f} s, engines {away_s:.2f} s:", end=" ")
+            print(f"{sent_s:.2f} sent, {worked_s:.2f} worked, {back_s:.2f} back and corrected;", end=" ")
+            print(f"apart {np.abs(means - whole).max():.0e}")
+            del means, made, whole
+    finally:
+        session.disconnect()
+
+
+def large_file(gigabytes: float) -> None:
+    """Filter a .npy file that is larger than what a process should hold; say how much memory was used for it."""
+    import tempfile
+
+    from pxtools.kalman import local_level
+    from pxtools.session.core import Session
+    from pxtools.session.kalman import filter_on
+
+    n_steps = 1_000
+    n_series = int(gigabytes * 1e9 / (8 * n_steps))
+    model = local_level(0.3, observation_var=1.0).replace(initial_mean=[0.0], initial_cov=[[4.0]])
+    rng = np.random.default_rng(6)
+    session = Session({}, notify=print)
+    session.start(2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "readings.npy"
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float64, shape=(n_series, n_steps, 1))
+        for at in range(0, n_series, 10_000):
+            part = rng.normal(size=(min(10_000, n_series - at), n_steps, 1))
+            part[rng.random(part.shape) < 0.1] = np.nan
+            array[at : at + 10_000] = part
+        del array, part
+        print(f"\n{path.stat().st_size / 1e9:.2f} GB, {n_series:,} series x {n_steps} steps, two engines")
+        pids = {"client": os.getpid(), **{f"engine {i}": session.wire.engines[i]["pid"] for i in session.wire.ids}}
+        try:
+            with PeakMemory(pids) as peak:
+                began = time.perf_counter()
+                result = filter_on(
+                    session, model, path, targets="all", write=str(Path(folder) / "results"), smooth=True
+                )
+                seconds = time.perf_counter() - began
+            written = sum(file.stat().st_size for file in (Path(folder) / "results").iterdir())
+            print(f"smoothed, {written / 1e9:.2f} GB written in {seconds:.1f} s, {n_series / seconds:,.0f} series/s")
+            print("memory of its own, beside the mapped files: " + peak.words())
+            number = n_series - 1
+            apart = np.abs(result.smoothed_mean[number] - result[number].smoothed_mean).max()
+            print(f"the last series is as it is by itself: differs {apart:.0e}")
+        finally:
+            session.disconnect()
+
+
+class PeakMemory:
+    """Watch the anonymous memory of processes; pages of mapped files are the kernel's to take back."""
+
+    def __init__(self, pids: dict[str, int]) -> None:
+        self.pids, self.least, self.most = pids, {name: self._now(pid) for name, pid in pids.items()}, {}
+        self.is_over = threading.Event()
+        self.watch = threading.Thread(target=self._watch)
+
+    def _now(self, pid: int) -> int:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))) * 1024
+
+    def _watch(self) -> None:
+        while not self.is_over.wait(0.05):
+            for name, pid in self.pids.items():
+                self.most[name] = max(self.most.get(name, 0), self._now(pid))
+
+    def __enter__(self) -> "PeakMemory":
+        self.watch.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.is_over.set()
+        self.watch.join()
+
+    def words(self) -> str:
+        return ", ".join(
+            f"{name} {self.most[name] / 1e6:.0f} MB ({self.least[name] / 1e6:.0f} before)" for name in self.pids
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--no-engines", action="store_true", help="leave out what needs engines")
+    parser.add_argument("--long", action="store_true", help="only: one long series cut in time over two engines")
+    parser.add_argument("--file", type=float, metavar="GB", help="only: a .npy file of so many GB, in TMPDIR")
     args = parser.parse_args()
+    if args.file:
+        large_file(args.file)
+        return
+    if args.long:
+        long_series(args.quick)
+        return
     one_series(args.quick)
     batch(args.quick)
     if not args.no_engines:

@@ -57,7 +57,7 @@ def test_imports_keep_to_their_floors() -> None:
 
 def test_every_optional_tool_has_its_extra() -> None:
     extras = PYPROJECT["project"]["optional-dependencies"]
-    assert set(extras) == {"cython", "r", "octave", "numba", "plot", "expr", "arviz", "mpi", "all"}
+    assert set(extras) == {"cython", "r", "octave", "numba", "plot", "expr", "arviz", "mpi", "zarr", "parquet", "all"}
     (everything,) = extras["all"]
     assert set(re.search(r"\[(.*)\]", everything)[1].split(",")) == set(extras) - {"all"}
 

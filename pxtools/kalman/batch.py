@@ -52,12 +52,15 @@ class FleetArrays:
         Series without any value: their moments are those of the model alone.
     redone : dict
         Number of a series to the form that it was done again in.
+    n_values : int
+        Observed values of all series that were not left out.
     """
 
     arrays: dict[str, Array] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     empty: Numbers = field(default_factory=lambda: np.zeros(0, dtype=np.int_))
     redone: dict[int, str] = field(default_factory=dict)
+    n_values: int = 0
 
 
 class Heads(NamedTuple):
@@ -73,6 +76,8 @@ class Heads(NamedTuple):
 
 Models = StateSpaceModel | Sequence[StateSpaceModel]
 
+Tick = Callable[[float], None]
+
 
 def run_fleet(
     models: Models,
@@ -80,7 +85,7 @@ def run_fleet(
     wanted: Iterable[str],
     *,
     form: str = "auto",
-    tick: Callable[[float], None] | None = None,
+    tick: Tick | None = None,
 ) -> FleetArrays:
     """Filter, and smooth where that is wanted, many independent series.
 
@@ -103,8 +108,8 @@ def run_fleet(
         A series has the same bits whatever series are beside it.
     """
     wanted = frozenset(wanted)
-    hashes, is_bad, is_empty = kalman_batch.patterns(y)
-    found = FleetArrays(empty=np.flatnonzero(is_empty & ~is_bad))
+    hashes, n_values, is_bad = kalman_batch.patterns(y, form in LANE_FORMS and _may_share(models, wanted))
+    found = FleetArrays(empty=np.flatnonzero((n_values == 0) & ~is_bad), n_values=int(n_values[~is_bad].sum()))
     for s in np.flatnonzero(is_bad):
         where = np.argwhere(np.isinf(y[s]))[0]
         found.failed[int(s)] = f"an infinite value at row {where[0]}, column {where[1]}"
@@ -115,7 +120,7 @@ def run_fleet(
         return _one_by_one(models, y, wanted, form, found, good, tick)
     heads = _heads(models, y, good)
     work = _Work(models, y, wanted, heads)
-    groups = work.groups(hashes, good)
+    groups = work.groups(hashes, n_values == y[0].size, good)
     if len(groups) == 1 and len(groups[0][0]) == len(y) and groups[0][1]:
         work.make(shares_cov=True)
     else:
@@ -141,18 +146,20 @@ def run_fleet(
     return found
 
 
+def _may_share(models: Models, wanted: frozenset[str]) -> bool:
+    """Return whether series with one pattern of missing values have gains in common."""
+    if not isinstance(models, StateSpaceModel) or "statistics" in wanted or kalman_batch.TIER != "compiled":
+        return False
+    R = models.parts["R"]
+    return np.count_nonzero(R) == np.count_nonzero(np.einsum("tii->ti", R))
+
+
 def _model_of(models: Models, s: int) -> StateSpaceModel:
     return models if isinstance(models, StateSpaceModel) else models[s]
 
 
 def _one_by_one(
-    models: Models,
-    y: Array,
-    wanted: frozenset[str],
-    form: str,
-    found: FleetArrays,
-    good: Numbers,
-    tick: Callable[[float], None] | None,
+    models: Models, y: Array, wanted: frozenset[str], form: str, found: FleetArrays, good: Numbers, tick: Tick | None
 ) -> FleetArrays:
     found = _all(found, y, models, wanted)
     for done, s in enumerate(good):
@@ -280,24 +287,21 @@ class _Work:
         array = self.out[name]
         return np.broadcast_to(array, (len(self.y), *array.shape[1:])) if len(array) < len(self.y) else array
 
-    def groups(self, hashes: NDArray[np.uint64], good: Numbers) -> list[tuple[Numbers, bool]]:
+    def groups(
+        self, hashes: NDArray[np.uint64], is_complete: NDArray[np.bool_], good: Numbers
+    ) -> list[tuple[Numbers, bool]]:
         """Return the series with gains in common, group by group, and the rest."""
-        R = self.parts[3]
-        is_diagonal = np.count_nonzero(R) == np.count_nonzero(np.einsum("stii->sti", R))
-        has_one_model = isinstance(self.models, StateSpaceModel)
-        if not (has_one_model and is_diagonal and "statistics" not in self.wanted and kalman_batch.TIER == "compiled"):
+        if not _may_share(self.models, self.wanted):
             return [(good, False)]
         order = good[np.argsort(hashes[good], kind="stable")]
-        cuts = np.flatnonzero(np.diff(hashes[order])) + 1
-        shared, rest = [], []
-        for series in np.split(order, cuts):
-            if len(series) < SHARING:
-                rest.append(series)
-                continue
-            same = self._same_pattern(np.sort(series))
+        bounds = [0, *(np.flatnonzero(np.diff(hashes[order])) + 1), len(order)]
+        is_alone, shared = np.ones(len(hashes), dtype=bool), []
+        for k in np.flatnonzero(np.diff(bounds) >= SHARING):
+            series = order[bounds[k] : bounds[k + 1]]
+            same = series if is_complete[series].all() else self._same_pattern(series)
             shared.append((same, True))
-            rest.append(np.setdiff1d(series, same))
-        alone = np.sort(np.concatenate(rest)) if rest else good[:0]
+            is_alone[same] = False
+        alone = good[is_alone[good]]
         return shared + ([(alone, False)] if len(alone) else [])
 
     def _same_pattern(self, series: Numbers) -> Numbers:

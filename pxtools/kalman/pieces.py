@@ -105,7 +105,7 @@ def _opened(path: str) -> Any:
     try:
         import zarr
     except ImportError:
-        raise PxUsageError(f"{path} needs zarr on this engine, which is not installed: `pip install zarr`.") from None
+        raise _lacks(path, "zarr", "zarr") from None
     return zarr.open_array(path, mode="r")
 
 
@@ -113,5 +113,9 @@ def _parquet(path: str) -> Any:
     try:
         from pyarrow import parquet
     except ImportError:
-        raise PxUsageError(f"{path} needs pyarrow on this engine, which is missing: `pip install pyarrow`.") from None
+        raise _lacks(path, "pyarrow", "parquet") from None
     return parquet.ParquetFile(path)
+
+
+def _lacks(path: str, package: str, extra: str) -> PxUsageError:
+    return PxUsageError(f"{path} needs {package}, which is not installed here: `pip install 'pxtools[{extra}]'`.")

@@ -12,14 +12,17 @@ from pxtools.kalman.batch import FleetArrays, run_fleet
 from pxtools.kalman.checks import Array
 from pxtools.kalman.fitting.sums import Summed, summed_statistics
 from pxtools.kalman.fleet import Fleet, Here
-from pxtools.kalman.pieces import Piece
+from pxtools.kalman.forms.generated import Made, take
+from pxtools.kalman.pieces import Piece, series_shape
 from pxtools.kalman.writing import Target, write_part
 
 Message = dict[str, Any]
 
 
 def keep(engine: Any, message: Message) -> Message:
-    """Keep series under a token."""
+    """Keep series under a token, and forget those that nobody asks for any more."""
+    for token in message["forget"]:
+        engine.tasks.pop(token, None)
     engine.tasks[message["token"]] = message["values"]
     return {}
 
@@ -62,7 +65,9 @@ def values_of(engine: Any, piece: Piece) -> Array:
 
 
 def describe(engine: Any, piece: Piece) -> Message:
-    """Return the shape of a piece."""
+    """Return the shape of a piece; a file is not read for it."""
+    if piece.kind == "file":
+        return {"shape": (piece.stop - piece.start, *series_shape(piece.where)[1:])}
     return {"shape": values_of(engine, piece).shape}
 
 
@@ -76,8 +81,18 @@ def scale(engine: Any, piece: Piece) -> float:
     return Here(Fleet(values_of(engine, next(piece.parts())))).scale()
 
 
-def compute(engine: Any, piece: Piece, models: Any, names: tuple[str, ...], form: str, target: Target | None) -> Any:
+def compute(
+    engine: Any,
+    piece: Piece,
+    models: Any,
+    names: tuple[str, ...],
+    form: str,
+    target: Target | None,
+    made: tuple[Made, ...] = (),
+) -> FleetArrays:
     """Filter and smooth; return the arrays, or only what is in no array where they are written to a file."""
+    for code in made:
+        take(code)
     found: list[tuple[int, FleetArrays]] = []
     for part in piece.parts():
         at = part.start - piece.start
@@ -94,7 +109,7 @@ def joined(found: list[tuple[int, FleetArrays]]) -> FleetArrays:
     """Return the results of consecutive series as one; each comes with the number of its first series."""
     if len(found) == 1 and found[0][0] == 0:
         return found[0][1]
-    whole = FleetArrays()
+    whole = FleetArrays(n_values=sum(one.n_values for _, one in found))
     for at, one in found:
         whole.failed.update({at + s: why for s, why in one.failed.items()})
         whole.redone.update({at + s: form for s, form in one.redone.items()})

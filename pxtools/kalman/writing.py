@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,20 +16,24 @@ import numpy as np
 
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array
+from pxtools.kalman.parquet import ParquetArray, write_parquet
 from pxtools.kernels.kalman_batch_layout import shape_of
 
 #: the ending of a file that is not whole yet
 PART = ".part"
 
+#: most series in one chunk of a Zarr array
+ZARR_CHUNK = 64
+
 
 @dataclass(frozen=True)
 class Target:
-    """A folder, or a Zarr group, with one array for each name.
+    """A folder, a Zarr group or a folder of Parquet files, with one array for each name.
 
     Attributes
     ----------
     path : str
-        A folder; one that ends in .zarr becomes a Zarr group.
+        A folder; one that ends in .zarr becomes a Zarr group, one that ends in .parquet holds a data set for each name.
     names : tuple of str
     """
 
@@ -35,28 +41,32 @@ class Target:
     names: tuple[str, ...]
 
     @property
-    def is_zarr(self) -> bool:
-        """Whether the arrays are Zarr's."""
-        return self.path.endswith(".zarr")
+    def kind(self) -> str:
+        """What is written: "npy", "zarr" or "parquet"."""
+        return next((kind for kind in ("zarr", "parquet") if self.path.endswith("." + kind)), "npy")
 
     def place(self, name: str, is_whole: bool = True) -> Path:
         """Return where an array is, or is being written."""
-        if self.is_zarr:
-            return Path(self.path + ("" if is_whole else PART)) / name
-        return Path(self.path) / (f"{name}.npy" + ("" if is_whole else PART))
+        if self.kind == "npy":
+            return Path(self.path) / (f"{name}.npy" + ("" if is_whole else PART))
+        return Path(self.path + ("" if is_whole else PART)) / name
 
     def opened(self, name: str) -> Any:
         """Return a whole array, mapped and not read."""
-        if self.is_zarr:
+        if self.kind == "zarr":
             import zarr
 
             return zarr.open_array(str(self.place(name)), mode="r")
+        if self.kind == "parquet":
+            return ParquetArray.of(self.place(name))
         return np.load(self.place(name), mmap_mode="r")
 
 
 @contextlib.contextmanager
 def being_written(target: Target, sizes: tuple[int, int, int, int], cuts: Sequence[int]) -> Iterator[None]:
     """Reserve the files of a target; give them their names when the work is done, remove them if it fails.
+
+    Arrays of other names that are in the same place stay as they are.
 
     Parameters
     ----------
@@ -70,30 +80,57 @@ def being_written(target: Target, sizes: tuple[int, int, int, int], cuts: Sequen
         There is no room, or no such place; nothing is left behind.
     """
     n_series, *others = sizes
-    made: list[Path] = []
+    shapes = {name: (n_series, *shape_of(name, *others)) for name in target.names}
     try:
         try:
-            for name in target.names:
-                shape = (n_series, *shape_of(name, *others))
-                if target.is_zarr:
-                    made = [Path(target.path + PART)]
+            _check_room(target, shapes)
+            for name, shape in shapes.items():
+                if target.kind == "npy":
+                    _reserve_npy(target.place(name, is_whole=False), shape)
+                elif target.kind == "zarr":
                     _reserve_zarr(target, name, shape, cuts)
                 else:
-                    made.append(target.place(name, is_whole=False))
-                    _reserve_npy(made[-1], shape)
+                    _reserve_parquet(target, name)
         except OSError as error:
-            raise _no_room(target, n_series, others, error) from None
+            raise _no_room(target, shapes, error) from None
         yield
-        if target.is_zarr:
-            shutil.rmtree(target.path, ignore_errors=True)
-            os.replace(target.path + PART, target.path)
-        else:
-            for name in target.names:
-                os.replace(target.place(name, is_whole=False), target.place(name))
-        made = []
+        _finish(target)
     finally:
-        for path in made:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for name in target.names:
+            _remove(target.place(name, is_whole=False))
+        if target.kind != "npy":
+            _remove(Path(target.path + PART))
+
+
+def _finish(target: Target) -> None:
+    """Give what is whole its name, in place of what bore it before."""
+    if target.kind == "zarr":
+        import zarr
+
+        zarr.open_group(target.path, mode="a")
+    for name in target.names:
+        whole = target.place(name)
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        if whole.is_dir():
+            _remove(whole)
+        os.replace(target.place(name, is_whole=False), whole)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _check_room(target: Target, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Zarr and Parquet cannot reserve room; see that there is some."""
+    if target.kind != "npy" and shutil.disk_usage(_existing(Path(target.path))).free < _bytes(shapes):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(8 * int(np.prod(shape)) for shape in shapes.values())
 
 
 def _reserve_npy(path: Path, shape: tuple[int, ...]) -> None:
@@ -110,28 +147,36 @@ def _reserve_zarr(target: Target, name: str, shape: tuple[int, ...], cuts: Seque
     try:
         import zarr
     except ImportError:
-        raise PxUsageError("--write to .zarr needs zarr: `pip install zarr`, or write to a folder.") from None
-    chunk = int(np.gcd.reduce(np.array([*cuts, shape[0]], dtype=int)))
-    if shape[0] > 64 and chunk < 8:
+        raise PxUsageError(
+            "--write to .zarr needs zarr: `pip install 'pxtools[zarr]'`, or write to a folder."
+        ) from None
+    common = int(np.gcd.reduce(np.array([*cuts, 0], dtype=int))) or shape[0]
+    chunk = max(size for size in range(1, min(common, ZARR_CHUNK) + 1) if common % size == 0)
+    if shape[0] > ZARR_CHUNK and chunk < 8:
         raise PxUsageError(
             f"The pieces begin at series {', '.join(map(str, list(cuts)[:5]))}: Zarr's chunks would hold {chunk}.\n"
             "Write to a folder instead: `--write results`."
         )
-    room = shutil.disk_usage(Path(target.path).absolute().parent).free
-    if room < 8 * int(np.prod(shape)):
-        raise OSError(28, "No space left on device")
     # one chunk holds whole series of one piece, so that no two engines write to the same
-    zarr.create_array(str(target.place(name, is_whole=False)), shape=shape, chunks=(chunk, *shape[1:]), dtype="<f8")
+    zarr.create_array(
+        str(target.place(name, is_whole=False)), shape=shape, chunks=(chunk, *shape[1:]), dtype="<f8", overwrite=True
+    )
 
 
-def _no_room(target: Target, n_series: int, others: Sequence[int], error: OSError) -> PxUsageError:
-    need = sum(8 * n_series * int(np.prod(shape_of(name, *others))) for name in target.names)
+def _reserve_parquet(target: Target, name: str) -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise PxUsageError("--write to .parquet needs pyarrow: `pip install 'pxtools[parquet]'`, or write to a folder.")
+    _remove(target.place(name, is_whole=False))
+    target.place(name, is_whole=False).mkdir(parents=True)
+
+
+def _no_room(target: Target, shapes: Mapping[str, tuple[int, ...]], error: OSError) -> PxUsageError:
     try:
         free = f"{shutil.disk_usage(_existing(Path(target.path))).free / 1e9:.3g} GB are free"
     except OSError:
         free = "its size is unknown"
     return PxUsageError(
-        f"{target.path} cannot take the results, {need / 1e9:.3g} GB ({error.strerror or error}; {free}).\n"
+        f"{target.path} cannot take the results, {_bytes(shapes) / 1e9:.3g} GB ({error.strerror or error}; {free}).\n"
         "Nothing was written. Give `--write` another folder, or ask for fewer outputs."
     )
 
@@ -144,15 +189,33 @@ def _existing(path: Path) -> Path:
 
 
 def write_part(target: Target, first: int, arrays: Mapping[str, Array]) -> None:
-    """Write the results of consecutive series, the first of which is number `first`, into unfinished files."""
-    for name in target.names:
-        array = arrays[name]
-        if target.is_zarr:
-            import zarr
+    """Write the results of consecutive series, the first of which is number `first`, into unfinished files.
 
-            whole = zarr.open_array(str(target.place(name, is_whole=False)), mode="r+")
-            whole[first : first + len(array)] = array
-            continue
-        place = np.lib.format.open_memmap(target.place(name, is_whole=False), mode="r+")
-        place[first : first + len(array)] = array
-        place.flush()
+    Raises
+    ------
+    PxUsageError
+        The disk is full, or the place is not there on this host.
+    """
+    try:
+        for name in target.names:
+            _write_array(target, name, first, arrays[name])
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise PxUsageError(
+            f"{target.path} could not be written: {why}. Nothing is left of these results there.\n"
+            "Give `--write` a folder that all engines reach and that has room."
+        ) from None
+
+
+def _write_array(target: Target, name: str, first: int, array: Array) -> None:
+    place = target.place(name, is_whole=False)
+    if target.kind == "parquet":
+        write_parquet(place, first, array)
+    elif target.kind == "zarr":
+        import zarr
+
+        zarr.open_array(str(place), mode="r+")[first : first + len(array)] = array
+    else:
+        mapped = np.lib.format.open_memmap(place, mode="r+")
+        mapped[first : first + len(array)] = array
+        mapped.flush()

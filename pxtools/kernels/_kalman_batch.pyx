@@ -54,8 +54,8 @@ cdef extern from "kalman_lanes_sizes.h" nogil:
                int is_own, int goes_back, FleetOut *out, double *trace, double *work)
     void means(const FleetModel *model, const Shared *shared, const double *y, long start, const long *series,
                long n_series, int goes_back, FleetOut *out, double *trace, double *work)
-    void describe(const double *y, long n_series, long size, unsigned long long *hash, unsigned char *is_bad,
-                  unsigned char *is_empty)
+    void describe(const double *y, long n_series, long size, int wants_hash, unsigned long long *hash, long *n_values,
+                  unsigned char *is_bad)
     long trace_doubles(Py_ssize_t n, Py_ssize_t m, long length)
     long work_doubles(Py_ssize_t n, Py_ssize_t m)
     long statistics_size(Py_ssize_t n, Py_ssize_t m)
@@ -181,15 +181,16 @@ def means_pass(const double[:, :, ::1] y, parts, shared, long start, const long[
               _aligned(work))
 
 
-def patterns(const double[:, :, ::1] y):
-    """Return a hash of each series' missing values, whether it has infinite ones, and whether it has none at all."""
+def patterns(const double[:, :, ::1] y, bint wants_hash=True):
+    """Return a hash of each series' missing values, how many it has, and whether it has infinite ones."""
     cdef long n_series = y.shape[0]
-    cdef unsigned long long[::1] hashes = np.empty(n_series, dtype=np.uint64)
-    cdef unsigned char[::1] bad = np.empty(n_series, dtype=np.uint8), empty = np.empty(n_series, dtype=np.uint8)
+    cdef unsigned long long[::1] hashes = np.zeros(n_series, dtype=np.uint64)
+    cdef long[::1] n_values = np.zeros(n_series, dtype=np.int_)
+    cdef unsigned char[::1] bad = np.zeros(n_series, dtype=np.uint8)
     if n_series and y.shape[1]:
         with nogil:
-            describe(&y[0, 0, 0], n_series, y.shape[1] * y.shape[2], &hashes[0], &bad[0], &empty[0])
-    return np.asarray(hashes), np.asarray(bad).astype(bool), np.asarray(empty).astype(bool)
+            describe(&y[0, 0, 0], n_series, y.shape[1] * y.shape[2], wants_hash, &hashes[0], &n_values[0], &bad[0])
+    return np.asarray(hashes), np.asarray(n_values), np.asarray(bad).astype(bool)
 
 
 def n_statistics(n, m):

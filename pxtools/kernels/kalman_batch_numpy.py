@@ -108,11 +108,16 @@ def means_pass(
     lanes_pass(y, parts, np.full(len(y), start), series, {**spare, **out})
 
 
-def patterns(y: Array) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return a hash of each series' missing values, whether it has infinite ones, and whether it has none at all."""
+def patterns(y: Array, wants_hash: bool = True) -> tuple[NDArray[np.uint64], NDArray[np.int_], NDArray[np.bool_]]:
+    """Return a hash of each series' missing values, how many it has, and whether it has infinite ones.
+
+    The hash is 0 where nothing is missing; all are without `wants_hash`.
+    """
     missing = np.isnan(y).reshape(len(y), -1)
-    hashes = np.array([hash(row.tobytes()) & (2**64 - 1) for row in np.packbits(missing, axis=1)], dtype=np.uint64)
-    return hashes, np.asarray(np.isinf(y).any(axis=(1, 2))), np.asarray(missing.all(axis=1))
+    hashes = np.zeros(len(y), dtype=np.uint64)
+    for s in np.flatnonzero(missing.any(axis=1)) if wants_hash else ():
+        hashes[s] = hash(np.packbits(missing[s]).tobytes()) & (2**64 - 1)
+    return hashes, np.count_nonzero(~missing, axis=1), np.asarray(np.isinf(y).any(axis=(1, 2)))
 
 
 def _at(part: Array, t: int) -> Array:

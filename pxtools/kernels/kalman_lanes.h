@@ -61,6 +61,21 @@ ALWAYS_INLINE int any(Mask which)
     return found != 0;
 }
 
+/* Which of at most 64 numbers are not zero, a bit each; beyond, all bits. */
+ALWAYS_INLINE unsigned long long non_zeros(Index size, const double *at)
+{
+    unsigned long long bits = 0;
+    if (size > 64) return ~0ULL;
+    for (Index k = 0; k < size; k++) bits |= (unsigned long long)(at[k] != 0.0) << k;
+    return bits;
+}
+
+/* Those of row i of a matrix (m, n). */
+ALWAYS_INLINE unsigned long long row_bits(unsigned long long bits, Index n, Index m, Index i, const double *row)
+{
+    return m * n > 64 ? non_zeros(n, row) : bits >> i * n;
+}
+
 /* Take the exponents out of a product that must not overflow. */
 ALWAYS_INLINE void renormalise(V *product, Mask *exponents)
 {
@@ -167,35 +182,23 @@ static void missing_noise(Index m, const double *R, const unsigned char *here, d
         }
 }
 
-/* Add one row's noise moments: E[e e'] and E[e x'] given all observations, and E[x x']; x and P are smoothed. */
-static void add_observation(Index n, Index m, const double *y, const double *d, const double *H, const double *R,
-                            const double *x, const double *P, double *states, double *noise, double *noise_state,
-                            double *count, unsigned char *here, double *work)
+/* Add one row's noise moments, E[e e'] and E[e x'] given all observations; x and P are smoothed, R is correlated. */
+static void add_noise(Index n, Index m, const double *y, const double *d, const double *H, const double *R,
+                      const double *x, const double *P, double *noise, double *noise_state, unsigned char *here,
+                      double *work)
 {
-    double *e = work, *HP = e + m, *B = HP + m * n, *C = B + m * m, *T = C + m * m, *scratch = T + m * (n > m ? n : m);
-    int n_here = 0;
-    for (Index i = 0; i < m; i++) n_here += here[i] = y[i] == y[i];
-    if (!n_here) return;
-    *count += 1.0;
-    for (Index i = 0; i < n; i++)
-        for (Index j = 0; j < n; j++) states[i * n + j] += P[i * n + j] + x[i] * x[j];
+    double *e = work, *HP = e + m, *B = HP + m * n, *C = B + m * m, *T = C + m * m, *scratch = T + m * m;
     for (Index i = 0; i < m; i++) {
+        here[i] = y[i] == y[i];
         e[i] = here[i] ? y[i] - d[i] - dot(n, H + i * n, x) : 0.0;
         for (Index j = 0; j < n; j++) HP[i * n + j] = here[i] ? dot(n, H + i * n, P + j * n) : 0.0;
     }
-    if (n_here == m) {
-        for (Index i = 0; i < m; i++) {
-            for (Index j = 0; j < m; j++) noise[i * m + j] += e[i] * e[j] + dot(n, HP + i * n, H + j * n);
-            for (Index j = 0; j < n; j++) noise_state[i * n + j] += e[i] * x[j] - HP[i * n + j];
-        }
-        return;
-    }
     missing_noise(m, R, here, B, C, scratch);
-    for (Index i = 0; i < m; i++) /* T = E[e x'] = B (e x' - H P) */
+    for (Index i = 0; i < m; i++) /* E[e x'] = B (e x' - H P) */
         for (Index j = 0; j < n; j++) {
             double sum = 0.0;
             for (Index k = 0; k < m; k++) sum += B[i * m + k] * (e[k] * x[j] - HP[k * n + j]);
-            noise_state[i * n + j] += sum;
+            noise_state[i * n + j] = sum;
         }
     for (Index i = 0; i < m; i++) /* T = B (e e' + H P H') */
         for (Index j = 0; j < m; j++) {
@@ -205,14 +208,82 @@ static void add_observation(Index n, Index m, const double *y, const double *d, 
             T[i * m + j] = sum;
         }
     for (Index i = 0; i < m; i++)
-        for (Index j = 0; j < m; j++) {
+        for (Index j = 0; j <= i; j++) {
             double sum = C[i * m + j];
             for (Index k = 0; k < m; k++) sum += T[i * m + k] * B[j * m + k];
-            noise[i * m + j] += sum;
+            noise[tri(i, j)] = sum;
         }
 }
 
-#define OBSERVATION_DOUBLES(n, m) ((m) + (m) * (n) + 4 * (m) * (m) + (m) * ((n) > (m) ? (n) : (m)) + (m))
+/* The sums of a block, in lanes; symmetric ones as lower triangles. One after another in memory, from `scores`. */
+typedef struct {
+    V *scores, *mean, *cov, *noise, *cross, *states, *count;
+} Sums;
+
+#define SUMS_V(n, m) (3 * TRI(n) + (n) + TRI(m) + (m) * (n) + 1)
+/* scratch of a row's sums: its noise, H P, and which elements are there */
+#define ROW_V(n, m) ((m) * (2 + (n)))
+#define CORRELATED_DOUBLES(n, m) ((n) + (n) * (n) + (m) * (4 + 3 * (n) + 6 * (m)))
+
+static V *lay_sums(Index n, Index m, V *memory, Sums *sums)
+{
+    sums->scores = memory;
+    sums->mean = sums->scores + TRI(n);
+    sums->cov = sums->mean + n;
+    sums->noise = sums->cov + TRI(n);
+    sums->cross = sums->noise + TRI(m);
+    sums->states = sums->cross + m * n;
+    sums->count = sums->states + TRI(n);
+    return sums->count + 1;
+}
+
+/* Add the noise moments of one row where R is correlated: one lane after another. */
+static void add_correlated(Index n, const FleetModel *model, long t, const double *y, const long *rows, Mask seen,
+                           const V *x, const V *P, Sums *sums, double *work)
+{
+    const Index m = model->m;
+    double *x1 = work, *P1 = x1 + n, *noise = P1 + n * n, *cross = noise + m * m, *more = cross + m * n;
+    unsigned char *here = (unsigned char *)more;
+    for (int l = 0; l < LANES; l++) {
+        if (!seen[l]) continue;
+        const Part H = model->H, R = model->R, d = model->d;
+        const long s = rows[l];
+        for (Index i = 0; i < n; i++) {
+            x1[i] = x[i][l];
+            for (Index j = 0; j < n; j++) P1[i * n + j] = P[tri(i, j)][l];
+        }
+        add_noise(n, m, y + (s * model->n_steps + t) * m, d.at + s * d.series + t * d.step,
+                  H.at + s * H.series + t * H.step, R.at + s * R.series + t * R.step, x1, P1, noise, cross, here,
+                  more + m);
+        for (Index k = 0; k < TRI(m); k++) sums->noise[k][l] += noise[k];
+        for (Index k = 0; k < m * n; k++) sums->cross[k][l] += cross[k];
+    }
+}
+
+static double *write_symmetric(Index n, const V *from, int lane, double *to)
+{
+    for (Index i = 0; i < n; i++)
+        for (Index j = 0; j < n; j++) to[i * n + j] = from[tri(i, j)][lane];
+    return to + n * n;
+}
+
+static double *write_lane(Index size, const V *from, int lane, double *to)
+{
+    for (Index k = 0; k < size; k++) to[k] = from[k][lane];
+    return to + size;
+}
+
+/* Write the sums of one series. */
+static void write_sums(Index n, Index m, const Sums *sums, int lane, double *to)
+{
+    to = write_symmetric(n, sums->scores, lane, to);
+    to = write_lane(n, sums->mean, lane, to);
+    to = write_symmetric(n, sums->cov, lane, to);
+    to = write_symmetric(m, sums->noise, lane, to);
+    to = write_lane(m * n, sums->cross, lane, to);
+    to = write_symmetric(n, sums->states, lane, to);
+    *to = (*sums->count)[lane];
+}
 
 /* --- series with one pattern and one model: the gains are known, only means are left --------------------------- */
 

@@ -1,15 +1,22 @@
 /* The passes over a block of lanes; included once for each number of states that is unrolled, and with N_STATES 0. */
 
+/* `is_own`: a matrix in lanes, otherwise one for all lanes. A number times a vector, never a vector made of one number:
+ * where functions are cloned, GCC 12 makes such a vector element by element. */
+#define TIMES(own, one, vector) (is_own ? (own) * (vector) : (one) * (vector))
+
 #if N_STATES > 0
 #define LOCAL(name, size_unrolled, size) V name[size_unrolled]
 #define ANY_SIZE(n, model) enum { n = N_STATES }
 #define UNROLL _Pragma("GCC unroll 8")
+/* whether element k is not zero: one bit, where a comparison of numbers in every step would cost as much as the work */
+#define HAS(bits, at, k) (is_own || ((bits) >> (k) & 1))
 #else
 #define LOCAL(name, size_unrolled, size) \
     V *name = work;                      \
     work += (size)
 #define ANY_SIZE(n, model) const Index n = (model)->n
 #define UNROLL
+#define HAS(bits, at, k) ((void)(bits), is_own || (at)[k] != 0.0)
 #endif
 
 /* One row made uncorrelated across lanes. `is_own`: each lane has its own h and r. */
@@ -54,10 +61,11 @@ ALWAYS_INLINE void NAME(forward)(const Index n, const int is_own, const FleetMod
     V *r = d + m, *L = r + m, *x0 = L + m * m, *P0 = x0 + n, *ys = P0 + TRI(n), *wide = ys + TILE * m;
     Mask *here = (Mask *)(wide + m * n);
     const int wants_steps = out->log_likelihood_steps || out->constants;
-    const int keeps_mean = out->predicted_mean || out->filtered_mean || keeps_all;
-    const int keeps_cov = out->predicted_cov || out->filtered_cov || keeps_all;
+    const int keeps_mean = out->filtered_mean || keeps_all, keeps_cov = out->filtered_cov || keeps_all;
+    const int keeps_steps = out->residuals || keeps_all;
     Mask starts, exponents = {0}, cancelled = {0};
     V squares = splat(0.0), product = splat(1.0), count = splat(0.0);
+    unsigned long long F_bits = 0, H_bits = 0;
     long last_start = 0;
 
     for (int l = 0; l < LANES; l++) {
@@ -74,6 +82,8 @@ ALWAYS_INLINE void NAME(forward)(const Index n, const int is_own, const FleetMod
         const double *H1 = model->H.at + t * model->H.step, *R1 = model->R.at + t * model->R.step;
         const double *c1 = model->c.at + t * model->c.step, *d1 = model->d.at + t * model->d.step;
         if (in_tile == 0) read_rows(y, m, t, t + TILE < n_steps ? t + TILE : n_steps, n_steps, rows, ys);
+        if (N_STATES && !is_own && (t == 0 || model->F.step)) F_bits = non_zeros(nn, F1);
+        if (N_STATES && !is_own && (t == 0 || model->H.step)) H_bits = non_zeros(m * n, H1);
         if (is_own) {
             if (t == 0 || model->F.step) load_part(model->F, nn, t, rows, F);
             if (t == 0 || model->Q.step) load_symmetric(model->Q, n, t, rows, Q);
@@ -88,14 +98,14 @@ ALWAYS_INLINE void NAME(forward)(const Index n, const int is_own, const FleetMod
             UNROLL for (Index j = 0; j < n; j++) x[j] = pick(now, x0[j], pick(started, x[j], splat(0.0)));
             UNROLL for (Index j = 0; j < TRI(n); j++) P[j] = pick(now, P0[j], pick(started, P[j], splat(0.0)));
         }
-        if (keeps_mean) {
+        if (out->predicted_mean) {
             UNROLL for (Index j = 0; j < n; j++) trace->xp[at * n + j] = x[j];
         }
-        if (keeps_cov) {
+        if (out->predicted_cov) {
             UNROLL for (Index j = 0; j < TRI(n); j++) trace->Pp[at * TRI(n) + j] = P[j];
         }
         V *v_t = trace->v + at * m, *inverse_t = trace->inverse + at * m, *K_t = trace->K + at * m * n;
-        V *h_t = keeps_all ? trace->h + at * m * n : wide;
+        V *h_t = keeps_all && is_own ? trace->h + at * m * n : wide;
         const V *y_t = ys + in_tile * m;
         if (is_own)
             NAME(own_rows)(n, m, model->is_diagonal, y_t, d, H, R, started, v_t, here, h_t, r, L);
@@ -108,22 +118,24 @@ ALWAYS_INLINE void NAME(forward)(const Index n, const int is_own, const FleetMod
         V step_squares = splat(0.0), step_product = splat(1.0), step_count = splat(0.0);
         Mask step_exponents = {0};
         for (Index i = 0; i < m; i++) {
-#define ROW(j) (is_own ? h_t[i * n + (j)] : splat(H1[i * n + (j)]))
+#define ROW_TIMES(j, vector) TIMES(h_t[i * n + (j)], h1[j], vector)
+            const double *h1 = H1 + i * n, noise = R1[i * m + i];
             V predicted = splat(0.0), f = splat(0.0), scale = splat(0.0);
-            const V noise = is_own ? r[i] : splat(R1[i * m + i]);
+            const unsigned long long h_bits = row_bits(H_bits, n, m, i, h1);
             UNROLL for (Index j = 0; j < n; j++) M[j] = splat(0.0);
             UNROLL for (Index k = 0; k < n; k++) {
-                if (!is_own && H1[i * n + k] == 0.0) continue;
-                predicted += ROW(k) * x[k];
-                scale += ROW(k) * ROW(k) * spread[k];
-                UNROLL for (Index j = 0; j < n; j++) M[j] += P[tri(k, j)] * ROW(k);
+                if (!HAS(h_bits, h1, k)) continue;
+                predicted += ROW_TIMES(k, x[k]);
+                scale += TIMES(h_t[i * n + k] * h_t[i * n + k], h1[k] * h1[k], spread[k]);
+                UNROLL for (Index j = 0; j < n; j++) M[j] += ROW_TIMES(k, P[tri(k, j)]);
             }
             UNROLL for (Index k = 0; k < n; k++) {
-                if (!is_own && H1[i * n + k] == 0.0) continue;
-                f += ROW(k) * M[k];
+                if (!HAS(h_bits, h1, k)) continue;
+                f += ROW_TIMES(k, M[k]);
             }
-            f = noise + only(f > 0.0, f);
-            scale = noise + scale;
+            f = only(f > 0.0, f);
+            f = is_own ? r[i] + f : noise + f;
+            scale = is_own ? r[i] + scale : noise + scale;
             const Mask serves = here[i] & (f > NO_VARIANCE * scale);
             cancelled -= here[i] & (f < CANCELLED * scale);
             const V v = only(serves, v_t[i] - predicted), inverse = only(serves, 1.0 / f);
@@ -131,18 +143,18 @@ ALWAYS_INLINE void NAME(forward)(const Index n, const int is_own, const FleetMod
             step_count += only(serves, splat(1.0));
             step_squares += v * v * inverse;
             if (i & 1) renormalise(&step_product, &step_exponents);
-            v_t[i] = v;
-            inverse_t[i] = inverse;
+            if (keeps_steps) {
+                v_t[i] = v;
+                inverse_t[i] = inverse;
+            }
             UNROLL for (Index j = 0; j < n; j++) {
                 const V gain = M[j] * inverse;
                 x[j] += gain * v;
-                K_t[i * n + j] = gain;
+                if (keeps_all) K_t[i * n + j] = gain;
             }
             UNROLL for (Index k = 0; k < n; k++)
                 UNROLL for (Index j = 0; j <= k; j++) P[tri(k, j)] -= (M[k] * M[j]) * inverse;
-            if (!is_own && keeps_all)
-                UNROLL for (Index j = 0; j < n; j++) h_t[i * n + j] = ROW(j);
-#undef ROW
+#undef ROW_TIMES
         }
         renormalise(&step_product, &step_exponents);
         squares += step_squares;
@@ -165,28 +177,27 @@ ALWAYS_INLINE void NAME(forward)(const Index n, const int is_own, const FleetMod
         UNROLL for (Index i = 0; i < n; i++) {
             V sum = splat(0.0);
             UNROLL for (Index k = 0; k < n; k++) {
-                if (!is_own && F1[i * n + k] == 0.0) continue;
-                sum += (is_own ? F[i * n + k] : splat(F1[i * n + k])) * x[k];
+                if (!HAS(F_bits, F1, i * n + k)) continue;
+                sum += TIMES(F[i * n + k], F1[i * n + k], x[k]);
             }
-            next[i] = sum + (is_own ? c[i] : splat(c1[i]));
+            next[i] = is_own ? sum + c[i] : sum + c1[i];
         }
         UNROLL for (Index j = 0; j < n; j++) x[j] = next[j];
         UNROLL for (Index i = 0; i < n; i++) {
             UNROLL for (Index j = 0; j < n; j++) A[i * n + j] = splat(0.0);
             UNROLL for (Index k = 0; k < n; k++) {
-                if (!is_own && F1[i * n + k] == 0.0) continue;
-                const V f = is_own ? F[i * n + k] : splat(F1[i * n + k]);
-                UNROLL for (Index j = 0; j < n; j++) A[i * n + j] += f * P[tri(k, j)];
+                if (!HAS(F_bits, F1, i * n + k)) continue;
+                UNROLL for (Index j = 0; j < n; j++) A[i * n + j] += TIMES(F[i * n + k], F1[i * n + k], P[tri(k, j)]);
             }
         }
         UNROLL for (Index i = 0; i < n; i++) {
             UNROLL for (Index j = 0; j <= i; j++) P[tri(i, j)] = splat(0.0);
             UNROLL for (Index k = 0; k < n; k++) {
-                if (!is_own && F1[i * n + k] == 0.0) continue;
-                const V f = is_own ? F[i * n + k] : splat(F1[i * n + k]);
-                UNROLL for (Index j = 0; j <= i; j++) P[tri(i, j)] += f * A[j * n + k];
+                if (!HAS(F_bits, F1, i * n + k)) continue;
+                UNROLL for (Index j = 0; j <= i; j++) P[tri(i, j)] += TIMES(F[i * n + k], F1[i * n + k], A[j * n + k]);
             }
-            UNROLL for (Index j = 0; j <= i; j++) P[tri(i, j)] += is_own ? Q[tri(i, j)] : splat(Q1[i * n + j]);
+            UNROLL for (Index j = 0; j <= i; j++) P[tri(i, j)] = is_own ? P[tri(i, j)] + Q[tri(i, j)]
+                                                                        : P[tri(i, j)] + Q1[i * n + j];
         }
         if (in_tile == TILE - 1 || t == n_steps - 1) {
             const long from = t - in_tile, skip = keeps_all ? from : 0, to = t + 1;
@@ -216,6 +227,46 @@ ALWAYS_INLINE void NAME(forward)(const Index n, const int is_own, const FleetMod
     }
 }
 
+/* Add the moments of one row to the sums, and of its noise where that is uncorrelated; returns which lanes saw any of it. */
+ALWAYS_INLINE Mask NAME(add_row)(const Index n, const int is_own, const FleetModel *model, long t, const Mask started,
+                                 const V *y, const V *H, const V *R, const V *d, const V *x, const V *P, Sums *sums,
+                                 V *work)
+{
+    const Index m = model->m;
+    const double *H1 = model->H.at + t * model->H.step, *R1 = model->R.at + t * model->R.step;
+    const double *d1 = model->d.at + t * model->d.step;
+    V *e = work, *HP = e + m;
+    Mask *here = (Mask *)(HP + m * n), seen = {0};
+    for (Index i = 0; i < m; i++) {
+        here[i] = (y[i] == y[i]) & started;
+        seen |= here[i];
+    }
+    *sums->count += only(seen, splat(1.0));
+    UNROLL for (Index i = 0; i < n; i++)
+        UNROLL for (Index j = 0; j <= i; j++) sums->states[tri(i, j)] += only(seen, P[tri(i, j)] + x[i] * x[j]);
+    if (!model->is_diagonal) return seen;
+    for (Index i = 0; i < m; i++) {
+        const V *h_i = H + i * n;
+        const double *h1 = H1 + i * n;
+        V rest = is_own ? y[i] - d[i] : y[i] - d1[i];
+        UNROLL for (Index k = 0; k < n; k++) rest -= TIMES(h_i[k], h1[k], x[k]);
+        e[i] = only(here[i], rest);
+        UNROLL for (Index j = 0; j < n; j++) {
+            V sum = TIMES(h_i[0], h1[0], P[tri(0, j)]);
+            UNROLL for (Index k = 1; k < n; k++) sum += TIMES(h_i[k], h1[k], P[tri(k, j)]);
+            HP[i * n + j] = only(here[i], sum);
+            sums->cross[i * n + j] += e[i] * x[j] - HP[i * n + j];
+        }
+        for (Index j = 0; j <= i; j++) {
+            V sum = e[i] * e[j];
+            UNROLL for (Index k = 0; k < n; k++) sum += TIMES(H[j * n + k], H1[j * n + k], HP[i * n + k]);
+            sums->noise[tri(i, j)] += only(here[j], sum);
+        }
+        sums->noise[tri(i, i)] += TIMES(R[i * m + i], R1[i * m + i], only(seen & ~here[i], splat(1.0)));
+    }
+    return seen;
+}
+
 /* The backward pass of a block over its whole trace. */
 ALWAYS_INLINE void NAME(backward)(const Index n, const int is_own, const FleetModel *model, const double *y,
                                   const long *start, const long *rows, int n_own, FleetOut *out, const Trace *trace,
@@ -229,16 +280,16 @@ ALWAYS_INLINE void NAME(backward)(const Index n, const int is_own, const FleetMo
     LOCAL(A, N_STATES * N_STATES, nn);
     LOCAL(mean, N_STATES, n);
     LOCAL(cov, TRI(N_STATES), TRI(n));
-    V *F = work, *means = F + nn, *covs = means + TILE * n, *sums = covs + TILE * TRI(n);
-    double *scratch = (double *)(sums + STATISTICS(n, m));
-    double *H1 = scratch, *R1 = H1 + m * n, *d1 = R1 + m * m, *x1 = d1 + m, *P1 = x1 + n;
-    double *own = P1 + nn, *more = own + STATISTICS(n, m);
-    V *D = sums, *noise = D + 2 * nn + n;
+    V *F = work, *means = F + nn, *covs = means + TILE * n, *H = covs + TILE * TRI(n), *R = H + m * n, *d = R + m * m;
+    V *ys = d + m, *more = ys + TILE * m;
+    Sums sums;
+    double *scratch = (double *)lay_sums(n, m, more + ROW_V(n, m), &sums);
+    unsigned long long F_bits = 0;
     const int wants_sums = out->statistics != NULL;
     Mask starts, lost = {0};
 
     for (int l = 0; l < LANES; l++) starts[l] = start[rows[l]];
-    for (Index k = 0; k < STATISTICS(n, m); k++) sums[k] = splat(0.0);
+    for (Index k = 0; k < SUMS_V(n, m); k++) sums.scores[k] = splat(0.0);
     UNROLL for (Index j = 0; j < n; j++) r[j] = splat(0.0);
     UNROLL for (Index j = 0; j < TRI(n); j++) N[j] = splat(0.0);
     if (is_own) load_part(model->F, nn, n_steps > 1 ? (n_steps - 2) : 0, rows, F);
@@ -275,36 +326,26 @@ ALWAYS_INLINE void NAME(backward)(const Index n, const int is_own, const FleetMo
             write_matrices(out->smoothed_cov, covs, n, t, to, n_steps, rows, n_own);
         }
         if (wants_sums) {
-            for (int l = 0; l < n_own; l++) {
-                if (starts[l] > t) continue;
-                const double *y1 = y + (rows[l] * n_steps + t) * m;
-                unsigned char here[64];
-                if (m > 64) break;
-                for (Index k = 0; k < m * n; k++) H1[k] = model->H.at[rows[l] * model->H.series + t * model->H.step + k];
-                for (Index k = 0; k < m * m; k++) R1[k] = model->R.at[rows[l] * model->R.series + t * model->R.step + k];
-                for (Index k = 0; k < m; k++) d1[k] = model->d.at[rows[l] * model->d.series + t * model->d.step + k];
-                for (Index i = 0; i < n; i++) {
-                    x1[i] = mean[i][l];
-                    for (Index j = 0; j < n; j++) P1[i * n + j] = cov[tri(i, j)][l];
-                }
-                memset(own, 0, STATISTICS(n, m) * sizeof(double));
-                double *own_noise = own, *own_cross = own + m * m, *own_states = own_cross + m * n;
-                add_observation(n, m, y1, d1, H1, R1, x1, P1, own_states, own_noise, own_cross, own_states + nn, here,
-                                more);
-                for (Index k = 0; k < m * m + m * n + nn + 1; k++) noise[k][l] += own[k];
-                if (starts[l] == t || t == 0) {
-                    for (Index k = 0; k < n; k++) D[nn + k][l] = x1[k];
-                    for (Index k = 0; k < nn; k++) D[nn + n + k][l] = P1[k];
-                }
-            }
+            if (in_tile == TILE - 1 || t == n_steps - 1) read_rows(y, m, t - in_tile, t + 1, n_steps, rows, ys);
+            if (is_own && (t == n_steps - 1 || model->H.step)) load_part(model->H, m * n, t, rows, H);
+            if (is_own && (t == n_steps - 1 || model->R.step)) load_part(model->R, m * m, t, rows, R);
+            if (is_own && (t == n_steps - 1 || model->d.step)) load_part(model->d, m, t, rows, d);
+            const Mask seen = NAME(add_row)(n, is_own, model, t, starts <= t, ys + in_tile * m, H, R, d, mean, cov, &sums,
+                                            more);
+            if (!model->is_diagonal) add_correlated(n, model, t, y, rows, seen, mean, cov, &sums, scratch);
+            const Mask first = starts == t;
+            UNROLL for (Index j = 0; j < n; j++) sums.mean[j] = pick(first, mean[j], sums.mean[j]);
+            UNROLL for (Index j = 0; j < TRI(n); j++) sums.cov[j] = pick(first, cov[j], sums.cov[j]);
         }
+        const double *H1 = model->H.at + t * model->H.step;
         for (Index i = m - 1; i >= 0; i--) {
             const V *k_i = K + i * n, *h_i = h + i * n;
+            const double *h1 = H1 + i * n;
             const Mask serves = inverse[i] != 0.0;
             V Kr = splat(0.0), kNk = splat(0.0);
             UNROLL for (Index j = 0; j < n; j++) Kr += k_i[j] * r[j];
             const V step = only(serves, v[i] * inverse[i] - Kr);
-            UNROLL for (Index j = 0; j < n; j++) r[j] += h_i[j] * step;
+            UNROLL for (Index j = 0; j < n; j++) r[j] += TIMES(h_i[j], h1[j], step);
             UNROLL for (Index j = 0; j < n; j++) {
                 V sum = N[tri(j, 0)] * k_i[0];
                 UNROLL for (Index k = 1; k < n; k++) sum += N[tri(j, k)] * k_i[k];
@@ -312,23 +353,26 @@ ALWAYS_INLINE void NAME(backward)(const Index n, const int is_own, const FleetMo
             }
             UNROLL for (Index j = 0; j < n; j++) kNk += k_i[j] * Nk[j];
             kNk = 0.5 * (kNk + inverse[i]);
-            UNROLL for (Index j = 0; j < n; j++) Nk[j] = only(serves, Nk[j] - kNk * h_i[j]);
+            UNROLL for (Index j = 0; j < n; j++) Nk[j] = only(serves, Nk[j] - TIMES(h_i[j], h1[j], kNk));
             UNROLL for (Index k = 0; k < n; k++)
-                UNROLL for (Index j = 0; j <= k; j++) N[tri(k, j)] -= h_i[k] * Nk[j] + Nk[k] * h_i[j];
+                UNROLL for (Index j = 0; j <= k; j++)
+                    N[tri(k, j)] -= TIMES(h_i[k], h1[k], Nk[j]) + TIMES(h_i[j], h1[j], Nk[k]);
         }
         if (wants_sums && t > 0) {
             const Mask counts = starts < t;
-            for (Index i = 0; i < n; i++)
-                for (Index j = 0; j < n; j++) D[i * n + j] += only(counts, r[i] * r[j] - N[tri(i, j)]);
+            UNROLL for (Index i = 0; i < n; i++)
+                UNROLL for (Index j = 0; j <= i; j++)
+                    sums.scores[tri(i, j)] += only(counts, r[i] * r[j] - N[tri(i, j)]);
         }
         if (t == 0) break;
         const double *F1 = model->F.at + (t - 1) * model->F.step;
         if (is_own && model->F.step) load_part(model->F, nn, t - 1, rows, F);
+        if (N_STATES && !is_own && (t == n_steps - 1 || model->F.step)) F_bits = non_zeros(nn, F1);
         UNROLL for (Index i = 0; i < n; i++) {
             V sum = splat(0.0);
             UNROLL for (Index k = 0; k < n; k++) {
-                if (!is_own && F1[k * n + i] == 0.0) continue;
-                sum += (is_own ? F[k * n + i] : splat(F1[k * n + i])) * r[k];
+                if (!HAS(F_bits, F1, k * n + i)) continue;
+                sum += TIMES(F[k * n + i], F1[k * n + i], r[k]);
             }
             Nk[i] = sum;
         }
@@ -336,25 +380,21 @@ ALWAYS_INLINE void NAME(backward)(const Index n, const int is_own, const FleetMo
         UNROLL for (Index i = 0; i < n; i++) {
             UNROLL for (Index j = 0; j < n; j++) A[i * n + j] = splat(0.0);
             UNROLL for (Index k = 0; k < n; k++) {
-                if (!is_own && F1[k * n + i] == 0.0) continue;
-                const V f = is_own ? F[k * n + i] : splat(F1[k * n + i]);
-                UNROLL for (Index j = 0; j < n; j++) A[i * n + j] += f * N[tri(k, j)];
+                if (!HAS(F_bits, F1, k * n + i)) continue;
+                UNROLL for (Index j = 0; j < n; j++) A[i * n + j] += TIMES(F[k * n + i], F1[k * n + i], N[tri(k, j)]);
             }
         }
         UNROLL for (Index i = 0; i < n; i++) {
             UNROLL for (Index j = 0; j <= i; j++) N[tri(i, j)] = splat(0.0);
             UNROLL for (Index k = 0; k < n; k++) {
-                if (!is_own && F1[k * n + i] == 0.0) continue;
-                const V f = is_own ? F[k * n + i] : splat(F1[k * n + i]);
-                UNROLL for (Index j = 0; j <= i; j++) N[tri(i, j)] += f * A[j * n + k];
+                if (!HAS(F_bits, F1, k * n + i)) continue;
+                UNROLL for (Index j = 0; j <= i; j++) N[tri(i, j)] += TIMES(F[k * n + i], F1[k * n + i], A[j * n + k]);
             }
         }
     }
     for (int l = 0; l < n_own; l++) {
         out->lost[rows[l]] = lost[l] != 0;
-        if (wants_sums)
-            for (Index k = 0; k < STATISTICS(n, m); k++)
-                out->statistics[rows[l] * STATISTICS(n, m) + k] = sums[k][l];
+        if (wants_sums) write_sums(n, m, &sums, l, out->statistics + rows[l] * STATISTICS(n, m));
     }
 }
 
@@ -369,15 +409,16 @@ static void NAME(publish)(const FleetModel *model, const double *y, long row, co
             out->inverses[k] = value == value ? trace->inverse[k][0] : -1.0;
             for (Index j = 0; j < n; j++) {
                 out->gains[k * n + j] = trace->K[k * n + j][0];
-                out->rows[k * n + j] = trace->h[k * n + j][0];
+                out->rows[k * n + j] = model->H.at[t * model->H.step + i * n + j];
             }
         }
 }
 
-#define BLOCK_V(n, m) \
-    (8 * (n) + 5 * (n) * (n) + 4 * TRI(n) + (m) * (4 + (TILE) + 3 * (n) + 3 * (m)) + (TILE) * ((n) + TRI(n)) \
-     + STATISTICS(n, m) + ((m) * (n) + (m) * (m) + (m) + (n) + (n) * (n) + STATISTICS(n, m) \
-     + OBSERVATION_DOUBLES(n, m) + 8 * (m)) + 16)
+#define FORWARD_V(n, m) (6 * (n) + 2 * (n) * (n) + 3 * TRI(n) + (m) * (3 + (TILE) + 2 * (n) + 2 * (m)))
+#define BACKWARD_V(n, m) \
+    (3 * (n) + 2 * (n) * (n) + 2 * TRI(n) + (TILE) * ((n) + TRI(n)) + (m) * (1 + (TILE) + (n) + (m)) + ROW_V(n, m) \
+     + SUMS_V(n, m) + CORRELATED_DOUBLES(n, m) / LANES + 1)
+#define BLOCK_V(n, m) (FORWARD_V(n, m) + BACKWARD_V(n, m) + 16)
 
 /* Filter, and where it is wanted smooth, the series `rows`; `trace_memory` holds `trace_length` steps. */
 CLONES static void NAME(fleet)(const FleetModel *model, const double *y, const long *start, const long *series,
@@ -532,5 +573,7 @@ CLONES static void NAME(means)(const FleetModel *model, const Shared *shared, co
 #undef LOCAL
 #undef ANY_SIZE
 #undef UNROLL
+#undef HAS
+#undef TIMES
 #undef NAME
 #undef N_STATES

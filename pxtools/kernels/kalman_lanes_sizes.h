@@ -40,27 +40,28 @@ static long trace_doubles(Index n, Index m, long length) { return LANES * TRACE_
 static long work_doubles(Index n, Index m) { return LANES * BLOCK_V(n, m); }
 static long statistics_size(Index n, Index m) { return STATISTICS(n, m); }
 
-/* A 64-bit hash of where each series has NaN, and whether it has an infinite value or no value at all. */
-CLONES static void describe(const double *y, long n_series, long size, unsigned long long *hash, unsigned char *is_bad,
-                            unsigned char *is_empty)
+/* How many values each series has, whether one is infinite, and a 64-bit hash of where it has none (0 if nowhere). */
+CLONES static void describe(const double *y, long n_series, long size, int wants_hash, unsigned long long *hash,
+                            long *n_values, unsigned char *is_bad)
 {
     for (long s = 0; s < n_series; s++) {
-        unsigned long long sum = 14695981039346656037ULL, word = 0;
-        int infinite = 0, found = 0;
+        const double *row = y + s * size;
+        long long missing = 0, not_finite = 0;
         for (long k = 0; k < size; k++) {
-            const double value = y[s * size + k];
-            const int missing = value != value;
-            infinite |= !missing && (value - value != 0.0);
-            found |= !missing;
-            word = word << 1 | missing;
+            missing += row[k] != row[k];
+            not_finite += !(row[k] - row[k] == 0.0);
+        }
+        unsigned long long sum = 0, word = 0;
+        for (long k = 0; wants_hash && missing && k < size; k++) {
+            word = word << 1 | (row[k] != row[k]);
             if ((k & 63) == 63 || k == size - 1) {
-                sum = (sum ^ word) * 1099511628211ULL;
+                sum = (sum ^ word ^ 14695981039346656037ULL) * 1099511628211ULL;
                 sum ^= sum >> 29;
                 word = 0;
             }
         }
         hash[s] = sum;
-        is_bad[s] = infinite != 0;
-        is_empty[s] = !found;
+        n_values[s] = size - missing;
+        is_bad[s] = not_finite > missing;
     }
 }

@@ -34,7 +34,7 @@ class PxKalman(PxMagics):
     @argument("--form", default="auto", help="auto, univariate, cholesky, sqrt, information or generated.")
     @argument("-t", "--targets", help="Filter there: 0, 0,2, ::2, all, or a view; many series are split over them.")
     @argument("--where", default="auto", help="Many series with -t: auto (where it is faster), here, or engines.")
-    @argument("--write", metavar="PATH", help="Have the engines write arrays to this folder (or .zarr), not send them.")
+    @argument("--write", metavar="PATH", help="Have engines write arrays to this folder (or .zarr, .parquet).")
     @waits
     @argument("-o", "--out", help="Bind the result to this name, too.")
     @argument("rest", nargs=argparse.REMAINDER, help="MODEL OBSERVATIONS; in a cell OBSERVATIONS alone.")

@@ -82,6 +82,8 @@ class Session:
         #: results by item number of a map that did not come to its end
         self.unfinished_map: dict[int, Any] = {}
         self._released: dict[int, list[str]] = {}
+        #: engine -> tokens of series that a `FleetResult` kept there, which is gone
+        self.unused_series: dict[int, list[str]] = {}
         #: what the ledger takes for sent has to be on its way before another thread looks
         self._lock = threading.RLock()
 
@@ -178,7 +180,7 @@ class Session:
         """Leave the cluster; stop it if it is to end with the notebook."""
         wire, self._wire = self._wire, None
         self.ledger, self.memory = Ledger(), None
-        for remembered in (self.imports, self.overrides, self.cuts, self._released):
+        for remembered in (self.imports, self.overrides, self.cuts, self._released, self.unused_series):
             remembered.clear()
         if wire is not None:
             wire.close()

@@ -57,7 +57,7 @@ def filter_on(
     where
         "engines" sends the series even if that does not pay, "here" never; "auto" predicts what is faster.
     write
-        A folder, or a path ending in .zarr, that the engines write arrays to.
+        A folder, or a path ending in .zarr or .parquet, that the engines write arrays to.
     timeout_s
         For the engines' work.
     **options

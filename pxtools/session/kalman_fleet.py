@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import pickle
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +15,14 @@ import numpy as np
 from pxtools.engines import Reply
 from pxtools.engines.wire import name_engines
 from pxtools.errors import PxEngineLost, PxUsageError
-from pxtools.kalman.batch import FleetArrays, Models
+from pxtools.kalman.batch import SHARING, FleetArrays, Models
 from pxtools.kalman.checks import Array
 from pxtools.kalman.fitting.sums import Summed
+from pxtools.kalman.forms.generated import made_for
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.pieces import Piece, series_shape
 from pxtools.kalman.there import joined
-from pxtools.kalman.writing import Target, being_written
+from pxtools.kalman.writing import ZARR_CHUNK, Target, being_written
 from pxtools.kernels.kalman_batch_layout import shape_of
 from pxtools.results import PerEngine
 from pxtools.session.core import NoProgress, Session
@@ -32,8 +34,8 @@ THERE = "pxtools.kalman.there."
 #: seconds of a message, and bytes a second between processes of one host: measured with ipyparallel 9
 LATENCY_S, BYTES_A_SECOND = 0.01, 0.8e9
 
-#: arithmetic of the kernels, operations a second
-OPERATIONS_A_SECOND = 4e9
+#: arithmetic of the kernels, operations a second: eight series in the lanes of a register
+OPERATIONS_A_SECOND = 15e9
 
 _tokens = itertools.count(1)
 
@@ -87,8 +89,13 @@ class OnEngines:
         self.places = [
             replace(place, piece=_between(place.piece, int(a), int(b)))
             for place, (a, b) in zip(self.places, itertools.pairwise(bounds), strict=True)
+            if b > a
         ]
+        if not self.places:
+            raise PxUsageError("The engines hold no series: every piece is empty.")
         self.shape = int(bounds[-1]), int(shapes[0][1]), int(shapes[0][2])
+        for place in self.places:
+            self._keep_while_used(place)
 
     # --- what a source can do
 
@@ -109,7 +116,8 @@ class OnEngines:
         return found
 
     def _computed(self, models: Models, names: tuple[str, ...], form: str, target: Target | None) -> FleetArrays:
-        args = [(self._own_models(models, place), names, form, target) for place in self.places]
+        made = made_for(models) if form == "generated" else ()
+        args = [(self._own_models(models, place), names, form, target, made) for place in self.places]
         answers = self._ask("compute", args, title=f"filtering {self.shape[0]:,} series")
         return joined([(place.piece.start, answer) for place, answer in zip(self.places, answers, strict=True)])
 
@@ -155,6 +163,10 @@ class OnEngines:
         if isinstance(models, StateSpaceModel):
             return models
         return tuple(models[place.piece.start : place.piece.stop])
+
+    def _keep_while_used(self, place: Place) -> None:
+        if place.piece.kind == "kept":
+            weakref.finalize(self, _forget, self.session.unused_series, place).atexit = False
 
     def _ask(
         self, what: str, args: Sequence[tuple[Any, ...]], *, places: Sequence[Place] | None = None, title: str = ""
@@ -241,6 +253,7 @@ class OnEngines:
                     "Make them again on the engines, or scatter them from the notebook."
                 )
             piece = kept(self.session, self.own, piece.start, piece.stop, engine).piece
+            self._keep_while_used(Place(engine, piece))
         self.session.notify(f"engine {place.engine} died: {span} are run again on engine {engine}.")
         return Place(engine, piece)
 
@@ -265,9 +278,15 @@ def size_of(value: Any) -> int:
 def kept(session: Session, values: Array, start: int, stop: int, engine: int) -> Place:
     """Bring series to an engine, which keeps them under a token."""
     token = f"series-{next(_tokens)}-{id(session)}"
-    message = {"token": token, "values": values[start:stop]}
+    unused = session.unused_series.pop(engine, [])
+    message = {"token": token, "values": values[start:stop], "forget": unused}
     session.good(session.wire.call(THERE + "keep", {engine: message}))
     return Place(engine, Piece("kept", token, start, stop))
+
+
+def _forget(unused: dict[int, list[str]], place: Place) -> None:
+    """Have the engine drop kept series when it is next sent some."""
+    unused.setdefault(place.engine, []).append(place.piece.where)
 
 
 def resident(session: Session, name: str | None, value: Any, targets: Any, **options: Any) -> OnEngines | None:
@@ -283,7 +302,10 @@ def resident(session: Session, name: str | None, value: Any, targets: Any, **opt
     cut = session.cuts[name]
     item = make_item(name, value, "", session.namespace)
     there = [engine for engine in cut.engines if session.ledger.is_in_step(engine, item)]
-    if cut.kind != "array" or cut.axis != 0 or cut.is_flat or len(there) < len(cut.engines) or np.ndim(value) != 3:
+    if cut.kind != "array" or cut.axis != 0 or cut.is_flat or np.ndim(value) != 3:
+        return None
+    if len(there) < len(cut.engines):
+        session.notify(f"`{name}` is not on the engines as it is here (`%pxscatter {name}` brings it there).")
         return None
     own = np.ascontiguousarray(value, dtype=np.float64)
     bounds = [len(own) * k // len(there) for k in range(len(there) + 1)]
@@ -301,24 +323,25 @@ def _on(places: list[Place], session: Session, targets: Any) -> list[Place]:
     return left
 
 
+def _shares(engines: Sequence[int], n_series: int) -> Iterator[tuple[int, int, int]]:
+    """Give each engine its series: the first and the one after the last. Zarr's chunks shall not be cut."""
+    whole = ZARR_CHUNK if n_series >= 4 * ZARR_CHUNK * len(engines) else 1
+    bounds = [n_series * k // len(engines) // whole * whole for k in range(len(engines))]
+    for engine, (start, stop) in zip(engines, itertools.pairwise([*bounds, n_series]), strict=True):
+        if stop > start:
+            yield engine, start, stop
+
+
 def from_file(session: Session, path: str, targets: Any, **options: Any) -> OnEngines:
     """Return the series of a file, each engine reading its own."""
-    engines = session.targets(targets)
-    n_series = series_shape(path)[0]
-    bounds = [n_series * k // len(engines) for k in range(len(engines) + 1)]
-    if path.endswith(".zarr"):
-        bounds = [n_series * k // len(engines) // 64 * 64 for k in range(len(engines))] + [n_series]
-    spans = zip(engines, itertools.pairwise(bounds), strict=True)
-    places = [Place(i, Piece("file", path, a, b)) for i, (a, b) in spans if b > a]
+    shares = _shares(session.targets(targets), series_shape(path)[0])
+    places = [Place(i, Piece("file", path, a, b)) for i, a, b in shares]
     return OnEngines(session, places, **options)
 
 
 def shipped(session: Session, values: Array, targets: Any, **options: Any) -> OnEngines:
     """Return series of the notebook, brought to engines, which keep them."""
-    engines = session.targets(targets)
-    bounds = [len(values) * k // len(engines) for k in range(len(engines) + 1)]
-    spans = zip(engines, itertools.pairwise(bounds), strict=True)
-    places = [kept(session, values, a, b, i) for i, (a, b) in spans if b > a]
+    places = [kept(session, values, a, b, i) for i, a, b in _shares(session.targets(targets), len(values))]
     return OnEngines(session, places, own=values, **options)
 
 
@@ -340,9 +363,12 @@ def estimate(model: StateSpaceModel, values: Array, names: Sequence[str], n_engi
     """Predict what it costs to bring series to engines, work `passes` times, and bring results back."""
     n_series, n_steps, m = values.shape
     n = model.n_states
-    operations = m * (4 * n * n + 8 * n + 20) + 3 * n**3 + 4 * n * n
+    in_F, in_H = (np.count_nonzero(model.parts[letter][0]) for letter in "FH")
+    operations = 40 + m * (1.5 * n * n + 20) + 2 * n * in_H + 3 * n * in_F
     if any(name.startswith("smoothed") for name in names):
-        operations *= 3
+        operations *= 5
+    elif not np.isnan(values[:SHARING]).any():
+        operations /= 2  # gains are computed once
     here_s = passes * n_series * n_steps * operations / OPERATIONS_A_SECOND
     back = sum(8 * n_series * int(np.prod(shape_of(name, n_steps, n, m))) for name in names)
     n_bytes = values.nbytes + back

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -17,8 +18,10 @@ import psutil
 import pytest
 
 from pxtools.errors import PxEngineLost, PxInterrupted, PxUsageError
-from pxtools.kalman import FleetResult, FreeModel, StateSpaceModel, free, kalman, local_level, simulate
-from pxtools.session.core import Session
+from pxtools.kalman import FleetResult, FreeModel, StateSpaceModel, free, kalman, local_level, simulate, writing
+from pxtools.kalman.forms import generated
+from pxtools.kalman.system import system_of
+from pxtools.session.core import NoProgress, Session
 from pxtools.session.kalman import filter_on
 from pxtools.session.run import Cell, run
 from pxtools.session.scatter import scatter
@@ -156,18 +159,83 @@ def test_an_engine_that_is_dead_has_its_series_run_elsewhere(session: Session, s
     assert np.array_equal(result.filtered_cov, kalman(MODEL, series).filtered_cov)
 
 
-def test_an_engine_killed_in_the_middle_of_the_work_loses_nothing(session: Session, lines: list[str]) -> None:
-    y = np.random.default_rng(3).normal(size=(2_000, 200, 1))
-    y[np.random.default_rng(4).random(y.shape) < 0.1] = np.nan
+def test_an_engine_killed_in_the_middle_of_a_fit_loses_nothing(
+    session: Session, series: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doomed = session.wire.ids[1]
+
+    class Killer(NoProgress):
+        def update(self, text: str, fraction: float | None) -> None:
+            if text.startswith("iteration 3 "):
+                kill(session, doomed)
+
+    monkeypatch.setattr(session, "progress", lambda title: Killer())
     start = MODEL.replace(process_cov=[[2.0]])
-    doomed = session.wire.engines[session.wire.ids[1]]["pid"]
-    threading.Timer(0.7, os.kill, (doomed, signal.SIGKILL)).start()
-    result = scattered(session, y, model=start, fit="em", until="iterations>80 gain<1e-12")
+    result = scattered(session, series, model=start, fit="em", until="iterations>8 gain<1e-12")
+    here = kalman(start, series, fit="em", until="iterations>8 gain<1e-12")
     assert result.fit is not None
-    few = kalman(start, y, fit="em", until="iterations>5")
-    assert few.fit is not None
-    assert np.allclose(result.fit.path[:6], few.fit.path, rtol=1e-11)
-    assert any("are run again on engine" in line for line in lines)
+    assert here.fit is not None
+    assert np.allclose(result.fit.path, here.fit.path, rtol=1e-12)
+    assert any("series 35 to 69 are run again on engine" in line for line in lines)
+
+
+def test_an_engine_killed_while_it_writes_has_its_part_written_by_another(
+    session: Session, series: Any, lines: list[str], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "series.npy", series)
+    doomed = session.wire.ids[0]
+    pid = session.wire.engines[doomed]["pid"]
+    os.kill(pid, signal.SIGSTOP)  # it has the question, and dies over it
+    threading.Timer(1.0, os.kill, (pid, signal.SIGKILL)).start()
+    out = tmp_path / "results"
+    result = filter_on(session, MODEL, tmp_path / "series.npy", targets="all", write=str(out), smooth=True)
+    assert np.array_equal(np.load(out / "smoothed_mean.npy"), kalman(MODEL, series).smoothed_mean)
+    assert any("series 0 to 34 are run again on engine" in line for line in lines)
+    assert len(result) == 70
+
+
+def test_series_that_were_sent_are_forgotten_with_their_result(session: Session, series: Any) -> None:
+    count = Cell("from pxtools.remote.engine import current\nn = sum(t.startswith('series-') for t in current().tasks)")
+    for _ in range(3):
+        result = filter_on(session, MODEL, series, targets="all", where="engines")
+        assert isinstance(result, FleetResult)
+        del result
+    gc.collect()
+    result = filter_on(session, MODEL, series, targets="all", where="engines")
+    assert list(run(session, count).outputs["n"]) == [1, 1]
+    assert len(result) == 70
+
+
+def test_an_engine_without_sympy_or_compiler_runs_the_code_that_it_is_sent(session: Session, series: Any) -> None:
+    if generated.compiler() is None:
+        pytest.skip("there is no C compiler: cc, gcc or clang")
+    model = StateSpaceModel(
+        [[1.0, 1.0], [0.0, 1.0]], [[1.0, 0.0]], 0.1 * np.eye(2), [[2.0]], initial_mean=[0.0, 0.0], initial_cov=np.eye(2)
+    )
+    structure = generated.structure_of(system_of(model, 1, 80))
+    bare = """
+import os, sys, tempfile
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
+sys.modules["sympy"] = None
+from pxtools.kalman.forms import generated
+generated.compiler = lambda: None
+generated._sources.clear()
+generated.library_of.cache_clear()
+"""
+    run(session, Cell(bare))
+    there = filter_on(session, model, series, targets="all", where="engines", form="generated")
+    session.namespace["structure"] = structure
+    run(session, Cell("is_loaded = generated.library_of(structure) is not None"))
+    assert list(session.namespace["is_loaded"]) == [True, True]
+    for name in ("filtered_mean", "smoothed_cov", "log_likelihood"):
+        exact = getattr(kalman(model, series), name)
+        assert np.allclose(getattr(there, name), exact, rtol=1e-12, atol=1e-12 * np.abs(exact).max()), name
+
+
+def test_an_engine_that_was_given_no_series_is_left_out(session: Session) -> None:
+    made = run(session, Cell("import numpy as np\nz = np.full((3 * px_rank, 30, 1), 1.0)"))
+    result = filter_on(session, [MODEL] * 3, made.outputs["z"])
+    assert np.array_equal(result.filtered_mean, kalman(MODEL, np.ones((3, 30, 1))).filtered_mean)
 
 
 def test_series_that_were_only_on_a_dead_engine_are_named(session: Session) -> None:
@@ -197,17 +265,13 @@ def test_engines_read_files_for_themselves(ending: str, session: Session, series
     assert np.array_equal(there.smoothed_mean, here.smoothed_mean)
     assert np.array_equal(there[40].filtered_mean, here[40].filtered_mean)
     assert np.array_equal(filter_on(session, MODEL, path).log_likelihood, here.log_likelihood)
-    if ending == "npy":
-        kill(session, session.wire.ids[0])
-        assert np.array_equal(there.filtered_mean, here.filtered_mean)
 
 
-@pytest.mark.parametrize("ending", ["", ".zarr"])
+@pytest.mark.parametrize("ending", ["", ".zarr", ".parquet"])
 def test_results_are_written_by_the_engines_and_mapped(
     ending: str, session: Session, series: Any, tmp_path: Path
 ) -> None:
-    if ending:
-        pytest.importorskip("zarr", reason="zarr is not installed: pip install zarr")
+    needs_package(ending)
     np.save(tmp_path / "series.npy", series[:64])
     out = str(tmp_path / f"results{ending}")
     result = filter_on(session, MODEL, tmp_path / "series.npy", targets="all", write=out, smooth=True)
@@ -215,7 +279,16 @@ def test_results_are_written_by_the_engines_and_mapped(
     assert np.array_equal(np.asarray(result.smoothed_mean), here.smoothed_mean)
     assert not isinstance(result.smoothed_cov, np.ndarray) or isinstance(result.smoothed_cov, np.memmap)
     assert np.array_equal(result.log_likelihood, here.log_likelihood)
+    assert np.array_equal(np.asarray(result.standardized_residuals), here.standardized_residuals, equal_nan=True)
+    assert np.array_equal(result.smoothed_mean[33, 5:], here.smoothed_mean[33, 5:])  # still there beside the new one
+    assert np.array_equal(result.smoothed_cov[30:40], here.smoothed_cov[30:40])
     assert not list(tmp_path.rglob("*.part"))
+
+
+def needs_package(ending: str) -> None:
+    package = {".zarr": "zarr", ".parquet": "pyarrow"}.get(ending)
+    if package is not None:
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install {package}")
 
 
 @pytest.fixture
@@ -232,13 +305,29 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.parametrize("ending", ["", ".zarr", ".parquet"])
 def test_a_full_disk_is_an_error_before_the_work_and_leaves_no_file(
-    session: Session, small_disk: Path, tmp_path: Path
+    ending: str, session: Session, small_disk: Path, tmp_path: Path
 ) -> None:
+    needs_package(ending)
     np.save(tmp_path / "series.npy", np.ones((100, 1_000, 1)))
     where = {"targets": "all", "smooth": True}
     with pytest.raises(PxUsageError, match=r"cannot take the results, 0\.0016 GB .*free.*\n.*Nothing was written"):
-        filter_on(session, MODEL, tmp_path / "series.npy", write=str(small_disk / "results"), **where)
+        filter_on(session, MODEL, tmp_path / "series.npy", write=str(small_disk / f"results{ending}"), **where)
+    assert not [path for path in small_disk.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("ending", [".zarr", ".parquet"])
+def test_a_disk_that_fills_up_during_the_work_is_an_error_and_leaves_no_file(
+    ending: str, session: Session, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_package(ending)
+    np.save(tmp_path / "series.npy", np.random.default_rng(1).normal(size=(100, 2_000, 1)))
+    monkeypatch.setattr(writing, "_check_room", lambda *_: None)  # somebody else fills it afterwards
+    with pytest.raises(PxUsageError, match=r"could not be written: No space left.*\n.*that has room"):
+        filter_on(
+            session, MODEL, tmp_path / "series.npy", targets="all", smooth=True, write=str(small_disk / f"out{ending}")
+        )
     assert not [path for path in small_disk.rglob("*") if path.is_file()]
 
 

@@ -141,10 +141,11 @@ def test_patterns_are_told_apart(fleet):
     y[0, 0, 0] = -np.inf
     y[-1] = np.nan
     for kernel in (kalman_batch, kalman_batch_numpy):
-        hashes, is_bad, is_empty = kernel.patterns(y)
+        hashes, n_values, is_bad = kernel.patterns(y)
         assert list(np.flatnonzero(is_bad)) == [0] * (len(y) > 1)
-        assert is_empty[-1]
         missing = np.isnan(y)
+        assert np.array_equal(n_values, (~missing).sum(axis=(1, 2)))
+        assert not kernel.patterns(y, False)[0].any()
         for s in range(len(y)):
             assert (hashes[s] == hashes[-1]) == np.array_equal(missing[s], missing[-1])
 

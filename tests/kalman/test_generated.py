@@ -67,7 +67,7 @@ def test_many_series_run_in_it_too():
 @pytest.mark.parametrize("why", ["no compiler", "no SymPy", "no place"])
 def test_without_it_the_kernel_serves(why, monkeypatch):
     generated.library_of.cache_clear()
-    generated.source_of.cache_clear()
+    generated._sources.clear()
     if why == "no compiler":
         monkeypatch.setattr(generated, "compiler", lambda: None)
     elif why == "no SymPy":
@@ -78,7 +78,7 @@ def test_without_it_the_kernel_serves(why, monkeypatch):
     ours, kernel = (filter_series(model, y, form=form, steady=False) for form in ("generated", "univariate"))
     assert np.array_equal(ours.filtered_cov, kernel.filtered_cov)
     generated.library_of.cache_clear()
-    generated.source_of.cache_clear()
+    generated._sources.clear()
 
 
 def test_code_is_not_loaded_from_a_folder_that_others_can_write_to(tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def summed_statistics(model: StateSpaceModel, values: Array, tick: Callable[[flo
     return Summed(
         log_likelihood=float(found.arrays["log_likelihood"][good].sum()),
         n_series=len(good),
-        n_values=int(np.count_nonzero(~np.isnan(values[good]))) if found.failed else _count(values),
+        n_values=found.n_values,
         n_rows=float(table.n_rows.sum()),
         n_moves=len(good) * (values.shape[1] - 1),
         scores=table.scores.sum(axis=0),
@@ -80,7 +80,3 @@ def summed_statistics(model: StateSpaceModel, values: Array, tick: Callable[[flo
         noise_state=table.noise_state.sum(axis=0),
         states=table.states.sum(axis=0),
     )
-
-
-def _count(values: Array) -> int:
-    return sum(int(np.count_nonzero(~np.isnan(part))) for part in np.array_split(values, max(1, len(values) // 1000)))

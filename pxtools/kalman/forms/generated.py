@@ -4,12 +4,14 @@ SymPy writes the update and the prediction out for the model's structure and fin
 makes a library of it in a fraction of a second. Numbers that are not 0 or 1 are arguments, so that one library serves a
 model while it is fitted. Libraries are kept by the hash of their source in a private folder of `XDG_CACHE_HOME`.
 
-Without SymPy or a compiler, and for models that change with time or whose observation noises are correlated, the
-univariate kernel serves.
+Engines are sent source and library together: one without SymPy compiles the source, one without a compiler loads the
+library if its processor is the same. Without any of them, and for models that change with time or whose observation
+noises are correlated, the univariate kernel serves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -19,6 +21,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +29,8 @@ import numpy as np
 
 from pxtools.kalman.checks import Array
 from pxtools.kalman.forms import univariate
-from pxtools.kalman.system import System, after_diffuse
+from pxtools.kalman.model import StateSpaceModel
+from pxtools.kalman.system import System, after_diffuse, system_of
 from pxtools.kernels.kalman_results import CANCELLED, NO_VARIANCE, Filtered
 
 #: beyond so many states the source grows as fast as the work
@@ -135,7 +139,10 @@ def _through(library: Any, system: System, y: Array) -> Filtered:
 # --- source ---------------------------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=64)
+#: what was written, here or where it was sent from
+_sources: dict[Structure, str] = {}
+
+
 def source_of(structure: Structure) -> str:
     """Return C for all models of a structure.
 
@@ -144,6 +151,12 @@ def source_of(structure: Structure) -> str:
     ImportError
         SymPy is not installed.
     """
+    if structure not in _sources:
+        _sources[structure] = _written(structure)
+    return _sources[structure]
+
+
+def _written(structure: Structure) -> str:
     import sympy as sp
 
     n, m, _ = structure
@@ -235,6 +248,47 @@ def library_of(structure: Structure) -> Any:
         return None
 
 
+class Made(NamedTuple):
+    """The code for a structure, as it is sent to engines."""
+
+    structure: Structure
+    source: str
+    processor: str
+    """where the library runs"""
+    library: bytes | None
+
+
+def made_for(models: StateSpaceModel | Iterable[StateSpaceModel]) -> tuple[Made, ...]:
+    """Return the code for these models; none for those that it does not serve, none at all without SymPy."""
+    every = (models,) if isinstance(models, StateSpaceModel) else models
+    systems = (system_of(model, 1, 1) for model in every if model.n_steps is None)
+    structures = dict.fromkeys(structure_of(system) for system in systems if is_served(system))
+    found = []
+    for structure in structures:
+        try:
+            source = source_of(structure)
+            path = _place(source) if library_of(structure) is not None else None
+            found.append(Made(structure, source, _processor(), path.read_bytes() if path is not None else None))
+        except (ImportError, OSError):
+            continue
+    return tuple(found)
+
+
+def take(made: Made) -> None:
+    """Take over code that was made elsewhere, where it is not known yet."""
+    if made.structure in _sources:
+        return
+    _sources[made.structure] = made.source
+    library_of.cache_clear()
+    with contextlib.suppress(OSError):
+        path = _place(made.source)
+        if made.library is None or made.processor != _processor() or path.exists():
+            return
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(made.library)
+        os.replace(file.name, path)
+
+
 def compiler() -> str | None:
     """Return the C compiler: the one that `CC` names, or the system's."""
     for name in (*(os.environ.get("CC") or "").split()[-1:], "cc", "gcc", "clang"):
@@ -261,11 +315,15 @@ def cache_folder() -> Path:
     return folder
 
 
+def _place(source: str) -> Path:
+    key = "\n".join([source, *FLAGS, platform.machine(), _processor()])
+    return cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
+
+
 def _loaded(source: str) -> Any:
-    made_by = compiler()
-    key = "\n".join([source, str(made_by), *FLAGS, platform.machine(), _processor()])
-    path = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
+    path = _place(source)
     if not path.exists():
+        made_by = compiler()
         if made_by is None:
             return None
         with tempfile.TemporaryDirectory(dir=path.parent) as room:
