@@ -42,7 +42,7 @@ def test_compiled_score_equals_its_twin(case, n_left_out):
     wanted = score(kalman_score_numpy.univariate_score, y, system, filtered, n_left_out)
     # diffuse steps that hardly tell directions apart leave variances, and cancellations, of any size
     largest = np.abs(filtered.predicted_cov).max()
-    same(got, wanted, rtol=1e-11 if largest < 1000 else 1e-16 * largest**2)
+    same(got, wanted, rtol=max(1e-11, 1e-16 * largest**2))
 
 
 @compiled
