@@ -16,6 +16,7 @@ def univariate_filter(
     P: Array,
     Pinf: Array,
     steady: bool = True,
+    memory: dict[str, Array] | None = None,
 ) -> Filtered: ...
 def univariate_smoother(
     y: Array, F: Array, H: Array, R: Array, d: Array, filtered: Filtered, estimators: bool = True

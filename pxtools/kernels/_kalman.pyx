@@ -1,8 +1,11 @@
 """Compiled univariate Kalman filter and smoother: see `kalman_numpy` for the twins, `kalman_loops.h` for the loops."""
 
+from sys import getrefcount
+
 import numpy as np
 
 cimport numpy as cnp
+from libc.string cimport memset
 
 from pxtools.kernels._arrays cimport doubles, fresh, room, zeros
 
@@ -120,6 +123,20 @@ cdef _ranks(object Pinf, Py_ssize_t n_series, Py_ssize_t n):
     return ranks
 
 
+cdef object _again(dict memory, str name, int ndim, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c=1, Py_ssize_t d=1):
+    """Room for doubles: that of an earlier call if `memory` holds it and nobody looks at it any more.
+
+    Fresh pages cost more than filtering fills them with, where a filter runs many times over.
+    """
+    if memory is None:
+        return room(ndim, a, b, c, d)
+    old = memory.get(name)
+    # held by the dictionary, by this function and by its call; a view of it would be one more
+    if old is None or old.shape != (a, b, c, d)[:ndim] or getrefcount(old) > 3:
+        old = memory[name] = room(ndim, a, b, c, d)
+    return old
+
+
 cdef long _step(object part, long n_steps, Py_ssize_t rows, Py_ssize_t columns) except -1:
     """The distance between steps of one part of a model, after a look at its shape."""
     shape = part.shape
@@ -169,7 +186,7 @@ cdef _check_shape(str name, object array, tuple shape):
         raise ValueError(f"{name} has shape {array.shape}, {shape} is needed")
 
 
-def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
+def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, dict memory=None):
     """Filter every series, one element of a row after another: see `kalman_numpy.univariate_filter`."""
     cdef const double *y_ = doubles(y, 3)
     cdef const double *x_ = doubles(x, 2)
@@ -187,13 +204,15 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
     cdef int *left = <int *> cnp.PyArray_DATA(ranks)
     cdef Py_ssize_t kept = n_steps if ranks.any() else 0
     predicted_mean, filtered_mean = room(3, n_series, n_steps + 1, n), room(3, n_series, n_steps, n)
-    predicted_cov, filtered_cov = room(4, n_series, n_steps + 1, n, n), room(4, n_series, n_steps, n, n)
+    predicted_cov = _again(memory, "predicted_cov", 4, n_series, n_steps + 1, n, n)
+    filtered_cov = _again(memory, "filtered_cov", 4, n_series, n_steps, n, n)
     log_lik, last = room(2, n_series, n_steps), zeros(cnp.NPY_DOUBLE, 3, n_series, n, n)
-    diffuse_cov = zeros(cnp.NPY_DOUBLE, 4, n_series, kept, n, n)
-    diffuse_filtered = zeros(cnp.NPY_DOUBLE, 4, n_series, kept, n, n)
+    diffuse_cov = _again(memory, "diffuse_cov", 4, n_series, kept, n, n)
+    diffuse_filtered = _again(memory, "diffuse_filtered_cov", 4, n_series, kept, n, n)
     diffuse_obs = zeros(cnp.NPY_UINT8, 3, n_series, kept, m)
-    memory, lengths = zeros(cnp.NPY_DOUBLE, 1, filter_doubles(n, m)), zeros(cnp.NPY_LONG, 1, n_series)
+    scratch, lengths = zeros(cnp.NPY_DOUBLE, 1, filter_doubles(n, m)), zeros(cnp.NPY_LONG, 2, 2, n_series)
     cdef long *n_kept = <long *> cnp.PyArray_DATA(lengths)
+    cdef long *n_wide = n_kept + n_series
     cdef double *pm = fresh(predicted_mean)
     cdef double *pc = fresh(predicted_cov)
     cdef double *fm = fresh(filtered_mean)
@@ -203,7 +222,7 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
     cdef double *wide_filtered = fresh(diffuse_filtered)
     cdef double *wide_last = fresh(last)
     cdef unsigned char *used = <unsigned char *> cnp.PyArray_DATA(diffuse_obs)
-    cdef double *work = fresh(memory)
+    cdef double *work = fresh(scratch)
     cdef FilterOut out
     cdef long longest = 0, written = 0
     cdef bint may_settle = steady and holder.model.is_constant
@@ -218,12 +237,15 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
             filter_series(&holder.model, y_ + s * n_steps * m, x_ + s * n, P_ + s * nn, Pinf_ + s * nn, left[s],
                           may_settle, &out, work)
             longest = max(longest, out.n_diffuse_steps)
-            n_kept[s] = out.n_kept
+            n_kept[s], n_wide[s] = out.n_kept, out.n_diffuse_steps
             written = max(written, out.n_kept)
         for s in range(n_series):
             out.predicted_cov, out.filtered_cov = pc + s * (n_steps + 1) * nn, fc + s * n_steps * nn
             out.n_kept = n_kept[s]
             catch_up(n, &out, written)
+            if longest:
+                memset(wide + (s * kept + n_wide[s]) * nn, 0, (longest - n_wide[s]) * nn * sizeof(double))
+                memset(wide_filtered + (s * kept + n_wide[s]) * nn, 0, (longest - n_wide[s]) * nn * sizeof(double))
     if written < n_steps:
         predicted_cov = np.ascontiguousarray(predicted_cov[:, :written + 1])
         filtered_cov = np.ascontiguousarray(filtered_cov[:, :written])

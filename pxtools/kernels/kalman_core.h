@@ -41,7 +41,7 @@ typedef struct {
     double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov;
     double *log_lik;
     long n_kept; /* covariances written: those of later steps equal the last filtered and the last predicted one */
-    double *diffuse_cov;         /* (n_steps, n, n), zeros on entry; NULL when nothing is diffuse */
+    double *diffuse_cov;         /* (n_steps, n, n), written for the diffuse steps; NULL when nothing is diffuse */
     double *diffuse_filtered_cov; /* likewise */
     unsigned char *diffuse_obs;  /* (n_steps, m), zeros on entry */
     double *last_diffuse_cov;    /* (n, n) */

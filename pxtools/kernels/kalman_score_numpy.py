@@ -75,7 +75,7 @@ def univariate_score(
         r, N = rf + u @ rows, Nf - rows.T @ KN - (rows.T @ KN).transpose(0, 2, 1) + rows.T @ D @ rows
         for which in [int(t > 0)] * (t in (0, n_left_out)) + [1] * (t == n_left_out == 0):
             rs[:, which], Ns[:, which] = r, N
-    return Score(*sums, rs, Ns)
+    return Score._make([*sums, rs, Ns])
 
 
 def _gains(

@@ -43,6 +43,8 @@ class Problem(NamedTuple):
     units: Array
     form: str
     template: Template | None
+    #: the filter's arrays, used again by each step of one climb
+    memory: dict[str, Array] | None = None
 
     def parameters(self, places: Array) -> Array:
         """Return the parameters that belong to places on the line, `(…, n_params)`."""
@@ -76,7 +78,7 @@ class Problem(NamedTuple):
         n_series = len(self.values)
         starts = [np.repeat(part, n_series, axis=0) if n_series > 1 else part for part in many[6:]]
         system = System._make([*(part[0] for part in many[:6]), *starts])
-        filtered = kalman.univariate_filter(self.values, *system)
+        filtered = kalman.univariate_filter(self.values, *system, memory=self.memory)
         if self.form == "auto" and filtered.n_cancelled:
             return None
         return Seen.of(self, point, system, filtered, self.template)
@@ -279,8 +281,10 @@ def _raise_without_start(model: FreeModel, first: dict[str, float]) -> None:
 
 def climb(problem: Problem, places: Array, until: Until) -> Climb:
     """Climb the log-likelihood from one start, by BFGS; runs anywhere."""
+    problem = problem._replace(memory={})
     n_values, look = problem.n_values, problem.look(places)
     start = Place(places, look.height, look.gradient() if np.isfinite(look.height) else np.zeros_like(places))
+    del look  # and with it the moments, whose memory serves again
     path = [n_values * start.height]
     if not np.isfinite(start.height):
         return Climb(start.height, places, tuple(path), False, "the start has no finite log-likelihood")

@@ -39,18 +39,19 @@ def score(y: Array, system: System, slopes: Sequence[Array | None], filtered: Fi
         NaN where a diffuse start does not end in the same step for models nearby.
     """
     lengths = tuple(0 if slope is None else slope.shape[1] for slope in slopes[:6])
-    entries = np.zeros(0, dtype=int) if slopes[F_] is None else np.flatnonzero(slopes[F_].any(axis=(0, 1)))
+    by_F, by_x, by_P = slopes[F_], slopes[X], slopes[P]
+    entries = np.zeros(0, dtype=int) if by_F is None else np.flatnonzero(by_F.any(axis=(0, 1)))
     n_diffuse = filtered.diffuse_cov.shape[1]
     found = kalman.univariate_score(y, system.F, system.H, system.R, system.d, filtered, lengths, entries)
     gradient = np.zeros(next(len(slope) for slope in slopes if slope is not None))
     for slope, part in zip(slopes[:6], found[:6], strict=True):
         if slope is not None and part is not None:
             gradient += np.dot(slope.reshape(len(slope), -1), part.reshape(-1))
-    if slopes[X] is not None:
-        gradient += slopes[X] @ found.r[:, 0].sum(axis=0)
-    if slopes[P] is not None:
-        gradient += np.tensordot(slopes[P], _by_cov(found.r[:, 0], found.N[:, 0]).sum(axis=0), axes=2)
-    if n_diffuse and not (slopes[F_] is None and slopes[H_] is None):
+    if by_x is not None:
+        gradient += by_x @ found.r[:, 0].sum(axis=0)
+    if by_P is not None:
+        gradient += np.tensordot(by_P, _by_cov(found.r[:, 0], found.N[:, 0]).sum(axis=0), axes=2)
+    if n_diffuse and not (by_F is None and slopes[H_] is None):
         gradient += _through_start(y[:, :n_diffuse], system, slopes, found.r[:, 1], found.N[:, 1])
     return gradient
 

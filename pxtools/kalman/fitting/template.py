@@ -35,6 +35,9 @@ F_, Q, R, C, X, P, G = 0, 2, 3, 4, 6, 7, 9
 #: of a distance that is inside the bounds and of the parameter's size: where models are built
 NEAR = 1 / 16
 
+#: up to so many stationary states, their covariance's equation is solved as a linear one
+SMALL = 6
+
 Slopes = tuple[Array | None, ...]
 
 
@@ -158,20 +161,21 @@ class Template(NamedTuple):
         block = (slice(None), rows[:, None], rows)
         F, x, cov = system.F[0][rows[:, None], rows], system.x[rows], system.P[rows[:, None], rows]
         noise, shift = np.zeros((count, *F.shape)), np.zeros((count, len(rows)))
-        if slopes[F_] is not None:
-            turned = slopes[F_][:, 0][block]
+        by_F, by_Q, by_c, by_x, by_P = (slopes[which] for which in (F_, Q, C, X, P))
+        if by_F is not None:
+            turned = by_F[:, 0][block]
             both = turned @ cov @ F.T
             noise, shift = both + both.swapaxes(-1, -2), turned @ x
-        if slopes[Q] is not None:
-            noise = noise + slopes[Q][:, 0][block]
-        if slopes[C] is not None:
-            shift = shift + slopes[C][:, 0][:, rows]
+        if by_Q is not None:
+            noise = noise + by_Q[:, 0][block]
+        if by_c is not None:
+            shift = shift + by_c[:, 0][:, rows]
         if noise.any():
-            moved = np.zeros((count, *system.P.shape)) if slopes[P] is None else slopes[P].copy()
-            moved[block], _ = lyapunov(np.broadcast_to(F, noise.shape), noise)
+            moved = np.zeros((count, *system.P.shape)) if by_P is None else by_P.copy()
+            moved[block] = _lyapunov_slopes(F, noise)
             slopes[P] = moved
         if shift.any():
-            means = np.zeros((count, len(system.x))) if slopes[X] is None else slopes[X].copy()
+            means = np.zeros((count, len(system.x))) if by_x is None else by_x.copy()
             means[:, rows] = np.linalg.solve(np.eye(len(rows)) - F, shift.T).T
             slopes[X] = means
 
@@ -191,6 +195,15 @@ class Template(NamedTuple):
         totals, _, cancelled = kalman.univariate_log_likelihoods(values, *arrays)
         heights = np.where(are_models, totals.sum(axis=1), -np.inf)
         return np.broadcast_to(heights, len(places)), np.broadcast_to(cancelled > 0, len(places)) & are_models
+
+
+def _lyapunov_slopes(F: Array, noises: Array) -> Array:
+    """Solve `P = F P F' + Q` for one F and many symmetric Q, small ones as linear equations."""
+    n = len(F)
+    if n > SMALL:
+        return lyapunov(np.broadcast_to(F, noises.shape), noises)[0]
+    solved = np.linalg.solve(np.eye(n * n) - np.kron(F, F), noises.reshape(len(noises), -1).T).T.reshape(noises.shape)
+    return np.asarray((solved + solved.swapaxes(-1, -2)) / 2)
 
 
 def _spread(selection: Array, noise: Array) -> Array:
