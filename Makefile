@@ -10,7 +10,7 @@ STAMP := $(VENV)/pxtools-is-set-up
 IN_HALVES := --numprocesses 2
 KERNELS := $(wildcard pxtools/kernels/*.pyx pxtools/kernels/*.pxd)
 
-.PHONY: help setup demo test check check-format check-lint check-types check-contracts fix bench rivals kernels clean
+.PHONY: help setup demo test check check-format check-lint check-types check-contracts fix bench rivals kalman-rivals kernels clean
 
 help:
 	@echo "make demo     sample three Gaussians in a real kernel on local engines; see build/demo/"
@@ -18,6 +18,7 @@ help:
 	@echo "make check    format, lint, types, import contracts        (make fix repairs the first two)"
 	@echo "make bench    every benchmark     (one: make bench ARGS=benchmarks/NAME.py)"
 	@echo "make rivals   emcee, zeus, PyMC, nutpie for benchmarks/samplers.py, in build/rivals"
+	@echo "make kalman-rivals   filterpy, pykalman, statsmodels, dynamax for benchmarks/kalman.py, in build/kalman-rivals"
 	@echo "make kernels  compile the kernels and show what the compiler says"
 	@echo "make clean    remove what was built, .venv too"
 
@@ -58,6 +59,10 @@ bench: $(STAMP)
 rivals: $(STAMP)
 	UV_PROJECT_ENVIRONMENT=build/rivals UV_PYTHON_DOWNLOADS=never uv sync --python $(PYTHON) --no-default-groups \
 		--group rivals --extra numba
+
+kalman-rivals: $(STAMP)
+	UV_PROJECT_ENVIRONMENT=build/kalman-rivals UV_PYTHON_DOWNLOADS=never uv sync --python $(PYTHON) --no-default-groups \
+		--group kalman-rivals --extra expr
 
 kernels: $(STAMP)
 	$(PY) setup.py build_ext --inplace --force

@@ -12,6 +12,7 @@ References: Rauch, Tung & Striebel (1965); Park & Kailath (1995), New square-roo
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pxtools.kalman.checks import Array
 from pxtools.kalman.factors import factors
@@ -24,24 +25,35 @@ LOST = 1e-4
 #: singular values below this fraction of the largest are zero
 NO_DIRECTION = 1e-13
 
+#: gains are computed for so many numbers at a time
+BLOCK = 1_000_000
 
-def backward_gain(F: Array, S: Array, half_Q: Array, B: Array | None = None) -> tuple[Array, Array]:
+
+def backward_gains(F: Array, S: Array, half_Q: Array) -> tuple[Array, Array]:
     """Return J and a factor of the rest: `x[t] = … + J (x[t + 1] - predicted) + rest u`, u standard normal.
 
     Parameters
     ----------
-    F : (n, n)
-    S, half_Q : (n, any), factors of the filtered covariance and of the process noise
-    B : (n, k), optional
-        Basis of the infinite directions of the filtered state.
+    F : (k or 1, n, n)
+    S, half_Q : (k, n, n) and (k or 1, n, n), factors of the filtered covariance and of the process noise
     """
-    n = len(F)
-    A, free = np.zeros((n, n)), np.eye(n)
-    if B is not None and B.shape[1]:
-        basis, triangle = np.linalg.qr(F @ B, mode="complete")
-        k = B.shape[1]
-        A = B @ np.linalg.pinv(triangle[:k]) @ basis[:, :k].T
-        free = basis[:, k:]
+    FS = F @ S
+    D = np.concatenate([FS, np.broadcast_to(half_Q, FS.shape)], axis=-1)
+    U, sizes, Vt = np.linalg.svd(D, full_matrices=False)
+    kept = sizes > NO_DIRECTION * sizes[:, :1]
+    Vt = np.where(kept[..., None], Vt, 0.0)
+    M = np.concatenate([S, np.zeros_like(S)], axis=-1)
+    MV = M @ Vt.swapaxes(-1, -2)
+    inverse = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=kept)
+    return (MV * inverse[:, None, :]) @ U.swapaxes(-1, -2), M - MV @ Vt
+
+
+def diffuse_gain(F: Array, S: Array, half_Q: Array, B: Array) -> tuple[Array, Array]:
+    """Return J and the rest of one step whose filtered state is infinite in the directions of the basis B (n, k)."""
+    k = B.shape[1]
+    basis, triangle = np.linalg.qr(F @ B, mode="complete")
+    A = B @ np.linalg.pinv(triangle[:k]) @ basis[:, :k].T
+    free = basis[:, k:]
     M = np.hstack([S - A @ F @ S, -A @ half_Q])
     D = free.T @ np.hstack([F @ S, half_Q])
     U, sizes, Vt = np.linalg.svd(D, full_matrices=False)
@@ -67,26 +79,48 @@ def refined(system: System, filtered: Filtered, smoothed: Smoothed, every: bool 
     if not needed.any():
         return smoothed._replace(by_regression=needed)
     mean, cov = smoothed.mean.copy(), smoothed.cov.copy()
-    for s, t in np.argwhere(needed)[::-1]:
-        J, rest = gain_at(system, filtered, int(s), int(t))
-        mean[s, t] = filtered.filtered_mean[s, t] + J @ (mean[s, t + 1] - filtered.predicted_mean[s, t + 1])
-        half = np.hstack([J @ factors(cov[s, t + 1][None])[0], rest])
-        cov[s, t] = half @ half.T
+    times = np.flatnonzero(needed.any(axis=0))
+    for block in np.array_split(times, -(-len(times) * len(mean) * mean.shape[2] ** 2 // BLOCK))[::-1]:
+        steps = [(np.flatnonzero(needed[:, t]), int(t)) for t in block]
+        series, when = np.concatenate([which for which, _ in steps]), np.repeat(block, [len(w) for w, _ in steps])
+        gains, rests = gains_at(system, filtered, series, when)
+        rests = rests @ rests.swapaxes(-1, -2)
+        end = len(series)
+        for which, t in reversed(steps):
+            J, rest, end = gains[end - len(which) : end], rests[end - len(which) : end], end - len(which)
+            apart = mean[which, t + 1] - filtered.predicted_mean[which, t + 1]
+            mean[which, t] = filtered.filtered_mean[which, t] + (J @ apart[..., None])[..., 0]
+            spread = J @ cov[which, t + 1] @ J.swapaxes(-1, -2) + rest
+            cov[which, t] = (spread + spread.swapaxes(-1, -2)) / 2
     return smoothed._replace(mean=mean, cov=cov, by_regression=needed)
 
 
-def gain_at(system: System, filtered: Filtered, s: int, t: int) -> tuple[Array, Array]:
-    """Return J and the rest at step t of series s."""
-    F, Q = (part[t if len(part) > 1 else 0] for part in (system.F, system.Q))
-    halves = factors(np.stack([filtered.filtered_cov[s, min(t, filtered.filtered_cov.shape[1] - 1)], Q]))
-    B = None
-    if t < filtered.diffuse_filtered_cov.shape[1]:
+def gains_at(
+    system: System, filtered: Filtered, series: NDArray[np.intp], when: NDArray[np.intp]
+) -> tuple[Array, Array]:
+    """Return J and the rest, each (k, n, any), of k pairs of a series and a step."""
+    n_kept, n_diffuse = filtered.filtered_cov.shape[1], filtered.diffuse_filtered_cov.shape[1]
+    S = factors(filtered.filtered_cov[series, np.minimum(when, n_kept - 1)])
+    F = system.F[when] if len(system.F) > 1 else system.F
+    half_Q = factors(system.Q)
+    half_Q = half_Q[when] if len(half_Q) > 1 else half_Q
+    gains, rests = backward_gains(F, S, half_Q)
+    for k in np.flatnonzero(when < n_diffuse):
+        s, t = series[k], when[k]
         values, vectors = np.linalg.eigh(filtered.diffuse_filtered_cov[s, t])
         started = int(np.linalg.matrix_rank(system.Pinf[s], hermitian=True))
         left = started - int(filtered.diffuse_obs[s, : t + 1].sum())
         left = min(left, int(np.count_nonzero(values > NO_DIRECTION * max(values[-1], 0.0))))
-        B = vectors[:, len(values) - left :]
-    return backward_gain(F, halves[0], halves[1], B)
+        if left > 0:
+            B = vectors[:, len(values) - left :]
+            gains[k], rests[k] = diffuse_gain(F[k if len(F) > 1 else 0], S[k], half_Q[k if len(half_Q) > 1 else 0], B)
+    return gains, rests
+
+
+def gain_at(system: System, filtered: Filtered, s: int, t: int) -> tuple[Array, Array]:
+    """Return J and the rest at step t of series s."""
+    gains, rests = gains_at(system, filtered, np.array([s]), np.array([t]))
+    return gains[0], rests[0]
 
 
 def with_estimators(filtered: Filtered, smoothed: Smoothed) -> Smoothed:

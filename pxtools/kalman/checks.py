@@ -99,7 +99,10 @@ def check_definite(name: str, array: Array) -> None:
 
 def are_definite(arrays: Array) -> NDArray[np.bool_]:
     """Tell of each `(n, …, size, size)` whether all its symmetric matrices are positive semi-definite."""
-    fine = (_lowest(arrays) >= _negative(arrays)).reshape(len(arrays), -1)
+    if arrays.shape[-1] == 1:
+        fine = (arrays >= 0).reshape(len(arrays), -1)
+    else:
+        fine = (_lowest(arrays) >= _negative(arrays)).reshape(len(arrays), -1)
     return np.asarray(fine.all(axis=1))
 
 

@@ -105,8 +105,9 @@ def lyapunov(transition: Array, state_noise: Array) -> tuple[Array, NDArray[np.b
 
 
 def _check_closed(transition: Array, stationary: NDArray[np.intp]) -> None:
-    others = np.setdiff1d(np.arange(len(transition)), stationary)
-    if np.any(transition[np.ix_(stationary, others)]):
+    into = transition[stationary]
+    into[:, stationary] = 0.0
+    if into.any():
         raise PxUsageError(
             "`transition_matrix` feeds states that are not stationary into states called stationary.\n"
             'Call all of them "diffuse", or give initial_mean and initial_cov.'

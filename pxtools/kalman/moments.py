@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pxtools.kalman.backward import gain_at
+from pxtools.kalman.backward import gains_at
 from pxtools.kalman.checks import Array
 from pxtools.kalman.system import system_of
 from pxtools.kernels.kalman_results import NO_VARIANCE
@@ -118,8 +118,10 @@ def lag_one(result: FilterResult) -> Array:
     lag = after - f.predicted_cov[:, 1:-1] @ (smooth.N[:, 1:] @ after)
     assert smooth.by_regression is not None
     system = system_of(result.model, *result.observed.values.shape[:2])
-    for s, t in np.argwhere(smooth.by_regression):
-        lag[s, t] = smooth.cov[s, t + 1] @ gain_at(system, f, int(s), int(t))[0].T
+    series, when = np.nonzero(smooth.by_regression)
+    if len(series):
+        gains, _ = gains_at(system, f, series, when)
+        lag[series, when] = smooth.cov[series, when + 1] @ gains.swapaxes(-1, -2)
     return lag
 
 

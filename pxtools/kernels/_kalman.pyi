@@ -1,6 +1,8 @@
 """Types of the compiled twins of `kalman_numpy`."""
 
-from pxtools.kernels.kalman_results import Array, Counts, Filtered, Smoothed
+from numpy.typing import ArrayLike
+
+from pxtools.kernels.kalman_results import Array, Counts, Filtered, Score, Smoothed
 
 def univariate_filter(
     y: Array,
@@ -14,6 +16,7 @@ def univariate_filter(
     P: Array,
     Pinf: Array,
     steady: bool = True,
+    memory: dict[str, Array] | None = None,
 ) -> Filtered: ...
 def univariate_smoother(
     y: Array, F: Array, H: Array, R: Array, d: Array, filtered: Filtered, estimators: bool = True
@@ -31,3 +34,14 @@ def univariate_log_likelihoods(
     Pinf: Array,
     steady: bool = True,
 ) -> tuple[Array, Counts, Counts]: ...
+def univariate_score(
+    y: Array,
+    F: Array,
+    H: Array,
+    R: Array,
+    d: Array,
+    filtered: Filtered,
+    lengths: tuple[int, ...],
+    entries: ArrayLike,
+    n_left_out: int = 0,
+) -> Score: ...

@@ -1,12 +1,15 @@
 """Compiled univariate Kalman filter and smoother: see `kalman_numpy` for the twins, `kalman_loops.h` for the loops."""
 
+from sys import getrefcount
+
 import numpy as np
 
 cimport numpy as cnp
+from libc.string cimport memset
 
 from pxtools.kernels._arrays cimport doubles, fresh, room, zeros
 
-from pxtools.kernels.kalman_results import Filtered, Smoothed
+from pxtools.kernels.kalman_results import Filtered, Score as Derivatives, Smoothed
 
 cnp.import_array()
 
@@ -67,12 +70,33 @@ cdef extern from "kalman_sizes.h" nogil:
         double *r
         double *N
 
+    ctypedef struct Score:
+        double *F
+        double *H
+        double *Q
+        double *R
+        double *c
+        double *d
+        long F_step
+        long H_step
+        long Q_step
+        long R_step
+        long c_step
+        long d_step
+        const long *entries
+        long n_entries
+        long n_left_out
+        double *r
+        double *N
+
     void filter_series(const Model *model, const double *y, const double *x0, const double *P0, const double *Pinf0,
                        int left, int may_settle, FilterOut *out, double *work)
     void smoother_series(const Model *model, const double *y, const SmootherOut *out, double *work)
+    void score_series(const Model *model, const double *y, const SmootherOut *filtered, Score *score, double *work)
     void catch_up(Py_ssize_t n, FilterOut *out, long t)
     long filter_doubles(Py_ssize_t n, Py_ssize_t m)
     long smoother_doubles(Py_ssize_t n, Py_ssize_t m)
+    long score_doubles(Py_ssize_t n, Py_ssize_t m)
 
 
 cdef bint _is_diagonal(const double *matrices, Py_ssize_t count, Py_ssize_t size) noexcept nogil:
@@ -97,6 +121,20 @@ cdef _ranks(object Pinf, Py_ssize_t n_series, Py_ssize_t n):
         for i in range(n):
             rank[s] += P[(s * n + i) * n + i] > 0.0
     return ranks
+
+
+cdef object _again(dict memory, str name, int ndim, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c=1, Py_ssize_t d=1):
+    """Room for doubles: that of an earlier call if `memory` holds it and nobody looks at it any more.
+
+    Fresh pages cost more than filtering fills them with, where a filter runs many times over.
+    """
+    if memory is None:
+        return room(ndim, a, b, c, d)
+    old = memory.get(name)
+    # held by the dictionary, by this function and by its call; a view of it would be one more
+    if old is None or old.shape != (a, b, c, d)[:ndim] or getrefcount(old) > 3:
+        old = memory[name] = room(ndim, a, b, c, d)
+    return old
 
 
 cdef long _step(object part, long n_steps, Py_ssize_t rows, Py_ssize_t columns) except -1:
@@ -148,7 +186,7 @@ cdef _check_shape(str name, object array, tuple shape):
         raise ValueError(f"{name} has shape {array.shape}, {shape} is needed")
 
 
-def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
+def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, dict memory=None):
     """Filter every series, one element of a row after another: see `kalman_numpy.univariate_filter`."""
     cdef const double *y_ = doubles(y, 3)
     cdef const double *x_ = doubles(x, 2)
@@ -166,13 +204,15 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
     cdef int *left = <int *> cnp.PyArray_DATA(ranks)
     cdef Py_ssize_t kept = n_steps if ranks.any() else 0
     predicted_mean, filtered_mean = room(3, n_series, n_steps + 1, n), room(3, n_series, n_steps, n)
-    predicted_cov, filtered_cov = room(4, n_series, n_steps + 1, n, n), room(4, n_series, n_steps, n, n)
+    predicted_cov = _again(memory, "predicted_cov", 4, n_series, n_steps + 1, n, n)
+    filtered_cov = _again(memory, "filtered_cov", 4, n_series, n_steps, n, n)
     log_lik, last = room(2, n_series, n_steps), zeros(cnp.NPY_DOUBLE, 3, n_series, n, n)
-    diffuse_cov = zeros(cnp.NPY_DOUBLE, 4, n_series, kept, n, n)
-    diffuse_filtered = zeros(cnp.NPY_DOUBLE, 4, n_series, kept, n, n)
+    diffuse_cov = _again(memory, "diffuse_cov", 4, n_series, kept, n, n)
+    diffuse_filtered = _again(memory, "diffuse_filtered_cov", 4, n_series, kept, n, n)
     diffuse_obs = zeros(cnp.NPY_UINT8, 3, n_series, kept, m)
-    memory, lengths = zeros(cnp.NPY_DOUBLE, 1, filter_doubles(n, m)), zeros(cnp.NPY_LONG, 1, n_series)
+    scratch, lengths = zeros(cnp.NPY_DOUBLE, 1, filter_doubles(n, m)), zeros(cnp.NPY_LONG, 2, 2, n_series)
     cdef long *n_kept = <long *> cnp.PyArray_DATA(lengths)
+    cdef long *n_wide = n_kept + n_series
     cdef double *pm = fresh(predicted_mean)
     cdef double *pc = fresh(predicted_cov)
     cdef double *fm = fresh(filtered_mean)
@@ -182,7 +222,7 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
     cdef double *wide_filtered = fresh(diffuse_filtered)
     cdef double *wide_last = fresh(last)
     cdef unsigned char *used = <unsigned char *> cnp.PyArray_DATA(diffuse_obs)
-    cdef double *work = fresh(memory)
+    cdef double *work = fresh(scratch)
     cdef FilterOut out
     cdef long longest = 0, written = 0
     cdef bint may_settle = steady and holder.model.is_constant
@@ -197,12 +237,15 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
             filter_series(&holder.model, y_ + s * n_steps * m, x_ + s * n, P_ + s * nn, Pinf_ + s * nn, left[s],
                           may_settle, &out, work)
             longest = max(longest, out.n_diffuse_steps)
-            n_kept[s] = out.n_kept
+            n_kept[s], n_wide[s] = out.n_kept, out.n_diffuse_steps
             written = max(written, out.n_kept)
         for s in range(n_series):
             out.predicted_cov, out.filtered_cov = pc + s * (n_steps + 1) * nn, fc + s * n_steps * nn
             out.n_kept = n_kept[s]
             catch_up(n, &out, written)
+            if longest:
+                memset(wide + (s * kept + n_wide[s]) * nn, 0, (longest - n_wide[s]) * nn * sizeof(double))
+                memset(wide_filtered + (s * kept + n_wide[s]) * nn, 0, (longest - n_wide[s]) * nn * sizeof(double))
     if written < n_steps:
         predicted_cov = np.ascontiguousarray(predicted_cov[:, :written + 1])
         filtered_cov = np.ascontiguousarray(filtered_cov[:, :written])
@@ -312,3 +355,69 @@ def univariate_smoother(y, F, H, R, d, filtered, bint estimators=True):
                 out.r, out.N = r + s * n_steps * n, N + s * n_steps * nn
             smoother_series(&holder.model, y_ + s * n_steps * m, &out, work)
     return Smoothed(means, covs, rs, Ns)
+
+
+cdef double *_sums(list sums, int which, long wanted, long n_steps, Py_ssize_t rows, Py_ssize_t columns, long *step):
+    """Room for the derivatives of one part, by step if it changes with time; NULL if they are not wanted."""
+    if wanted == 0:
+        return NULL
+    steps = n_steps if wanted > 1 else 1
+    step[0] = rows * max(columns, 1) if steps > 1 else 0
+    sums[which] = zeros(cnp.NPY_DOUBLE, 3, steps, rows, columns) if columns else zeros(cnp.NPY_DOUBLE, 2, steps, rows)
+    return fresh(sums[which])
+
+
+def univariate_score(y, F, H, R, d, filtered, tuple lengths, entries, long n_left_out=0):
+    """Differentiate the log-likelihood by a model's numbers: see `kalman_score_numpy.univariate_score`."""
+    cdef const double *y_ = doubles(y, 3)
+    cdef Py_ssize_t n_series = cnp.PyArray_DIM(y, 0), n_steps = cnp.PyArray_DIM(y, 1), m = cnp.PyArray_DIM(y, 2)
+    cdef Py_ssize_t n = F.shape[1], nn = n * n, s
+    no_noise, no_intercept = zeros(cnp.NPY_DOUBLE, 3, 1, n, n), zeros(cnp.NPY_DOUBLE, 2, 1, n)
+    cdef _Model holder = _Model(n_steps, F, H, no_noise, R, no_intercept, d)
+    cdef const double *pm = doubles(filtered.predicted_mean, 3)
+    cdef const double *pc = doubles(filtered.predicted_cov, 4)
+    cdef const double *fm = doubles(filtered.filtered_mean, 3)
+    cdef const double *fc = doubles(filtered.filtered_cov, 4)
+    cdef const double *wide = doubles(filtered.diffuse_cov, 4)
+    diffuse_obs = np.ascontiguousarray(filtered.diffuse_obs, dtype=np.uint8)
+    cdef const unsigned char *used = <const unsigned char *> cnp.PyArray_DATA(diffuse_obs)
+    cdef Py_ssize_t n_diffuse = filtered.diffuse_cov.shape[1], n_kept = filtered.filtered_cov.shape[1]
+    if n_series == 0 or n_steps == 0 or holder.model.m != m or len(lengths) != 6:
+        raise ValueError("y must be (n_series, n_steps, n_obs) and not empty")
+    _check_shape("predicted_mean", filtered.predicted_mean, (n_series, n_steps + 1, n))
+    _check_shape("predicted_cov", filtered.predicted_cov, (n_series, n_kept + 1, n, n))
+    _check_shape("filtered_mean", filtered.filtered_mean, (n_series, n_steps, n))
+    _check_shape("filtered_cov", filtered.filtered_cov, (n_series, n_kept, n, n))
+    _check_shape("diffuse_cov", filtered.diffuse_cov, (n_series, n_diffuse, n, n))
+    _check_shape("diffuse_obs", diffuse_obs, (n_series, n_diffuse, m))
+    places = np.ascontiguousarray(entries, dtype=np.int_)
+    if places.ndim != 1 or (places.size and not (0 <= places.min() and places.max() < nn)):
+        raise ValueError("the entries of F are numbers of its elements, row by row")
+    cdef Score g
+    sums = [None] * 6
+    g.F = _sums(sums, 0, lengths[0], n_steps, n, n, &g.F_step)
+    g.H = _sums(sums, 1, lengths[1], n_steps, m, n, &g.H_step)
+    g.Q = _sums(sums, 2, lengths[2], n_steps, n, n, &g.Q_step)
+    g.R = _sums(sums, 3, lengths[3], n_steps, m, m, &g.R_step)
+    g.c = _sums(sums, 4, lengths[4], n_steps, n, 0, &g.c_step)
+    g.d = _sums(sums, 5, lengths[5], n_steps, m, 0, &g.d_step)
+    g.entries, g.n_entries = <const long *> cnp.PyArray_DATA(places), len(places)
+    g.n_left_out = max(n_left_out, n_diffuse)
+    rs, Ns = zeros(cnp.NPY_DOUBLE, 3, n_series, 2, n), zeros(cnp.NPY_DOUBLE, 4, n_series, 2, n, n)
+    memory = zeros(cnp.NPY_DOUBLE, 1, score_doubles(n, m))
+    cdef double *r = fresh(rs)
+    cdef double *N = fresh(Ns)
+    cdef double *work = fresh(memory)
+    cdef SmootherOut out
+    lengths_ = filtered.diffuse_cov.any(axis=(2, 3)).sum(axis=1, dtype=np.int_)
+    cdef long *length = <long *> cnp.PyArray_DATA(lengths_)
+    out.n_kept = n_kept
+    with nogil:
+        for s in range(n_series):
+            out.predicted_mean, out.predicted_cov = pm + s * (n_steps + 1) * n, pc + s * (n_kept + 1) * nn
+            out.filtered_mean, out.filtered_cov = fm + s * n_steps * n, fc + s * n_kept * nn
+            out.diffuse_cov, out.diffuse_obs = wide + s * n_diffuse * nn, used + s * n_diffuse * m
+            out.n_diffuse_steps = length[s]
+            g.r, g.N = r + s * 2 * n, N + s * 2 * nn
+            score_series(&holder.model, y_ + s * n_steps * m, &out, &g, work)
+    return Derivatives(*sums, rs, Ns)

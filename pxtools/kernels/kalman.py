@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from pxtools.kernels import kalman_numpy, kalman_rows_numpy
+from pxtools.kernels import kalman_numpy, kalman_rows_numpy, kalman_score_numpy
 from pxtools.kernels.kalman_results import Array, Filtered
 
 #: "compiled" or "numpy"
 TIER = "compiled"
 
 try:
-    from pxtools.kernels._kalman import univariate_filter, univariate_log_likelihoods, univariate_smoother
+    from pxtools.kernels._kalman import (
+        univariate_filter,
+        univariate_log_likelihoods,
+        univariate_score,
+        univariate_smoother,
+    )
 except ImportError:  # not compiled here, or shipped to an engine as source
     univariate_filter = kalman_numpy.univariate_filter
     univariate_log_likelihoods = kalman_numpy.univariate_log_likelihoods
     univariate_smoother = kalman_numpy.univariate_smoother
+    univariate_score = kalman_score_numpy.univariate_score
     TIER = "numpy"
 
 try:
@@ -51,5 +57,6 @@ __all__ = [
     "square_root_filter",
     "univariate_filter",
     "univariate_log_likelihoods",
+    "univariate_score",
     "univariate_smoother",
 ]

@@ -41,7 +41,7 @@ typedef struct {
     double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov;
     double *log_lik;
     long n_kept; /* covariances written: those of later steps equal the last filtered and the last predicted one */
-    double *diffuse_cov;         /* (n_steps, n, n), zeros on entry; NULL when nothing is diffuse */
+    double *diffuse_cov;         /* (n_steps, n, n), written for the diffuse steps; NULL when nothing is diffuse */
     double *diffuse_filtered_cov; /* likewise */
     unsigned char *diffuse_obs;  /* (n_steps, m), zeros on entry */
     double *last_diffuse_cov;    /* (n, n) */
@@ -220,13 +220,16 @@ static int diffuse_update(const Index n, const Index m, const Row *row, double *
 }
 
 /* Carry Pinf and its bound without data to the next step; returns the infinite directions that are left. */
-static int diffuse_predict(const Index n, const double *F, double *Pinf, double *bound, int left, double *work)
+static int diffuse_predict(const Index n, const Model *model, long t, double *Pinf, double *bound, int left,
+                           double *work)
 {
     double *W1 = work, *W2 = work + n * n, *out = work + 2 * n * n, trace = 0.0, most = 0.0;
-    congruence(n, F, Pinf, out, W1, W2);
-    memcpy(Pinf, out, n * n * sizeof(double));
-    congruence(n, F, bound, out, W1, W2);
-    memcpy(bound, out, n * n * sizeof(double));
+    for (int k = 0; k < 2; k++) {
+        double *P = k ? bound : Pinf;
+        if (model->is_sparse) sparse_congruence(n, model->by_rows, P, out, W1, W2);
+        else congruence(n, model->F + t * model->F_step, P, out, W1, W2);
+        memcpy(P, out, n * n * sizeof(double));
+    }
     for (Index j = 0; j < n; j++) {
         trace += Pinf[j * n + j];
         most += bound[j * n + j];
@@ -245,13 +248,13 @@ static void shrink(const Index n, double *N, const double *k, const double *h, d
     add_outer(n, N, 0.5 * knk, h, h);
 }
 
-/* The row backwards while part of P is infinite: an observation of infinite variance adds nothing to r and N. */
-static void diffuse_backwards(const Index n, const Index m, const Row *row, const double *predicted_x,
-                              const double *predicted_P, const double *predicted_Pinf, const unsigned char *used,
-                              double *r, double *N, double *work)
+/* The gains of a row while part of P is infinite, from the predicted moments. Elements without variance are no longer
+ * `present` afterwards; those of infinite variance have an `inverse` of zero. `work` holds the three moments. */
+static void diffuse_gains(const Index n, const Index m, const Row *row, const double *predicted_x,
+                          const double *predicted_P, const double *predicted_Pinf, const unsigned char *used,
+                          double *K, double *v, double *inverse, double *work)
 {
     double *x = work, *P = x + n, *Pinf = P + n * n, *spread = Pinf + n * n, *scratch = spread + n;
-    double *K = scratch + n, *v = K + m * n, *inverse = v + m;
     int *served = row->present;
     memcpy(x, predicted_x, n * sizeof(double));
     memcpy(P, predicted_P, n * n * sizeof(double));
@@ -280,9 +283,18 @@ static void diffuse_backwards(const Index n, const Index m, const Row *row, cons
         }
         for (Index j = 0; j < n; j++) x[j] += k[j] * v[i];
     }
+}
+
+/* The row backwards while part of P is infinite: an observation of infinite variance adds nothing to r and N. */
+static void diffuse_backwards(const Index n, const Index m, const Row *row, const double *predicted_x,
+                              const double *predicted_P, const double *predicted_Pinf, const unsigned char *used,
+                              double *r, double *N, double *work)
+{
+    double *scratch = work + 2 * n * n + 2 * n, *K = scratch + n, *v = K + m * n, *inverse = v + m;
+    diffuse_gains(n, m, row, predicted_x, predicted_P, predicted_Pinf, used, K, v, inverse, work);
     for (Index i = m - 1; i >= 0; i--) {
         const double *h = row->H + i * n, *k = K + i * n;
-        if (!served[i]) continue;
+        if (!row->present[i]) continue;
         const double step = v[i] * inverse[i] - dot(n, k, r);
         shrink(n, N, k, h, scratch);
         add_outer(n, N, 0.5 * inverse[i], h, h);

@@ -110,14 +110,16 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
             continue;
         }
         memcpy(before, P, nn * sizeof(double));
-        if (left) {
+        /* a step that ends the diffuse phase may leave the covariance of the step before by chance */
+        const int is_diffuse = left != 0;
+        if (is_diffuse) {
             if (keeps) memcpy(out->diffuse_cov + t * nn, Pinf, nn * sizeof(double));
             left = diffuse_update(n, m, &row, x, P, Pinf, bound, left, out->diffuse_obs + t * m, &log_lik,
                                   &out->n_cancelled, scratch);
             mirror(n, P);
             mirror(n, Pinf);
             if (keeps) memcpy(out->diffuse_filtered_cov + t * nn, Pinf, nn * sizeof(double));
-            left = diffuse_predict(n, model->F + t * model->F_step, Pinf, bound, left, scratch);
+            left = diffuse_predict(n, model, t, Pinf, bound, left, scratch);
             out->n_diffuse_steps = t + 1;
         } else {
             double det = 1.0;
@@ -162,7 +164,7 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
         memcpy(P, W3, nn * sizeof(double));
         if (keeps) memcpy(out->predicted_cov + (t + 1) * nn, P, nn * sizeof(double));
         out->n_kept = t + 1;
-        if (may_settle && !left && row.n_present == m) is_settled = NAME(has_settled)(n, P, before);
+        if (may_settle && !is_diffuse && row.n_present == m) is_settled = NAME(has_settled)(n, P, before);
     }
     if (keeps) memcpy(out->predicted_mean + n_steps * n, x, n * sizeof(double));
     if (keeps && left) memcpy(out->last_diffuse_cov, Pinf, nn * sizeof(double));

@@ -49,6 +49,7 @@ def univariate_filter(
     P: Array,
     Pinf: Array,
     steady: bool = True,
+    memory: dict[str, Array] | None = None,
 ) -> Filtered:
     """Filter every series, one element of a row after another.
 
@@ -59,6 +60,7 @@ def univariate_filter(
     x, P, Pinf : mean (n_series, n_states), covariance and diffuse covariance (n_series, n_states, n_states) of the
         first predicted state
     steady : ignored here; the compiled twin stops updating covariances that no longer change
+    memory : ignored here; the compiled twin keeps its large arrays in it, and uses them again when nobody does
 
     Returns
     -------

@@ -98,3 +98,22 @@ class Smoothed(NamedTuple):
     r: Array
     N: Array
     by_regression: NDArray[np.bool_] | None = None
+
+
+class Score(NamedTuple):
+    """Derivatives of the log-likelihood, added up over series.
+
+    F (1 or n_steps, n_states, n_states), H (…, n_obs, n_states), Q, R, c, d: by each number of these parts, for all
+    steps together or step by step; None where they were not wanted. r (n_series, 2, n_states) and
+    N (n_series, 2, n_states, n_states), for the state predicted for the first step and for the first one that F and H
+    do not leave out: r is the derivative by its mean, `(r r' - N) / 2` that by its covariance.
+    """
+
+    F: Array | None
+    H: Array | None
+    Q: Array | None
+    R: Array | None
+    c: Array | None
+    d: Array | None
+    r: Array
+    N: Array

@@ -23,6 +23,7 @@
 #define N_STATES 0
 #define NAME(x) GLUE(x, any)
 #include "kalman_loops.h"
+#include "kalman_score.h"
 
 #define BY_SIZE(function, ...)                             \
     switch (model->n) {                                    \

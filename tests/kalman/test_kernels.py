@@ -59,7 +59,7 @@ def test_exact_diffuse_steps_equal_their_twins(case):
     # rows that hardly tell the infinite directions apart leave variances far above the noise's, which is about one:
     # their cancellation, of as many digits, is the model's, not the kernels'
     largest = np.abs(wanted.predicted_cov).max()
-    same(got.complete(), wanted, rtol=1e-12 if largest < 1000 else 1e-16 * largest**2)
+    same(got.complete(), wanted, rtol=max(1e-12, 1e-16 * largest**2))
 
 
 @compiled

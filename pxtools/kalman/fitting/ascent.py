@@ -23,15 +23,24 @@ ROUND_OFF, PATIENCE = 1e-13, 3
 MAX_TRIALS = 40
 
 
-class Hill(Protocol):
-    """What is climbed: a height at each point, minus infinity where there is none, and its gradient."""
+class Look(Protocol):
+    """What is seen from one point."""
 
-    def height(self, point: Array) -> float:
-        """Return the height."""
+    @property
+    def height(self) -> float:
+        """The height, minus infinity where there is none."""
         ...
 
-    def gradient(self, point: Array) -> Array:
-        """Return the gradient."""
+    def gradient(self) -> Array:
+        """Return the gradient there."""
+        ...
+
+
+class Hill(Protocol):
+    """What is climbed."""
+
+    def look(self, point: Array) -> Look:
+        """Return what is seen from a point."""
         ...
 
 
@@ -100,11 +109,11 @@ def _along(hill: Hill, here: Place, direction: Array) -> Place | None:
     best: Place | None = None
     for _ in range(MAX_TRIALS):
         place = here.at + length * direction
-        height, least = hill.height(place), here.height + GAIN * length * slope
-        if not height >= (least if best is None else max(least, best.height)):
+        look, least = hill.look(place), here.height + GAIN * length * slope
+        if not look.height >= (least if best is None else max(least, best.height)):
             high = length
         else:
-            best, low = Place(place, height, hill.gradient(place)), length
+            best, low = Place(place, look.height, look.gradient()), length
             if best.gradient @ direction <= SLOPE * slope:
                 return best
         length = 2 * low if np.isinf(high) else (low + high) / 2
