@@ -40,7 +40,7 @@ MIXTURE_CHANCES = (0.2, 0.8)
 MIXTURE_CHANCE = 0.4
 #: the acceptance below which they are not worth their calls
 MIXTURE_WORTH = 0.05
-#: the mixture is fitted without this oldest share of the archive: what is left at the end was found at the target itself
+#: the mixture is fitted without this oldest share of the archive: what is left at the end was found at the target
 OLD_SHARE = 0.25
 #: the density is raised to these powers in the parts of the warm-up; the archive is looked at after each part. The
 #: flatter powers find narrow modes, but a posterior with vague priors has no end there: chains that run away in the
