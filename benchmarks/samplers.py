@@ -1,34 +1,32 @@
-"""Samplers: nanoseconds per step next to a C loop, overhead, and effective draws per second next to six rivals.
+"""Samplers: what whole calls take, and effective draws per second next to five rivals.
 
-Speed per core counts processor time of one process; the C loop is written and compiled here, with the same walk on the
-same target. Effective draws per second are those of two cores: the least effective sample size (bulk, over parameters),
-divided by half the processor time that all processes of a sampler took, warm-up included, compilation not. pxtools runs
-the unchanged Python function on two warm engines. emcee (stretch moves; its best mix, differential evolution and
-snooker) and zeus run one vectorised ensemble in each of two processes. PyMC and nutpie get the same density as a model,
-and so its gradient: four chains on two cores. A `!` marks R-hat above 1.05: such a number means nothing.
+Effective draws per second are those of two cores: the least effective sample size (bulk, over parameters), divided by
+half the processor time that all processes of a sampler took, warm-up included, compilation not. pxtools runs the
+unchanged Python function on two warm engines, for about a second. emcee (stretch moves; its best mix, differential
+evolution and snooker) and zeus run one vectorised ensemble in each of two processes. PyMC and nutpie get the same
+density as a model, and so its gradient: four chains on two cores. A `!` marks R-hat above 1.05: such a number means
+nothing. Nanoseconds per step are in walker.py.
 
     make rivals                                                  (once: an environment with them, build/rivals)
-    build/rivals/bin/python benchmarks/samplers.py [--rounds 3] [--rivals emcee nutpie]
+    build/rivals/bin/python benchmarks/samplers.py [--only overhead rivals] [--rounds 3]
+        [--problems banana funnel] [--rivals emcee nutpie]
 
-Rivals that are not installed are left out, and a line says so.
+Rivals that are not installed are left out, and a line says so. `--problems` takes targets by how their names begin.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
+import logging
 import math
 import multiprocessing
 import os
-import subprocess
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -38,87 +36,9 @@ import bias
 import numpy as np
 import psutil
 
-from pxtools import sampling
 from pxtools.sampling import diagnostics
-from pxtools.sampling.numba_tier import choose_tier
 
 gaussians = bias.three_gaussians
-
-C_SOURCE = """
-#include <math.h>
-#include <stdint.h>
-static uint64_t s[4] = {1, 2, 3, 4};
-static inline uint64_t rotl(uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
-static inline double uniform(void) {
-    uint64_t result = s[0] + s[3], t = s[1] << 17;
-    s[2] ^= s[0]; s[3] ^= s[1]; s[1] ^= s[2]; s[0] ^= s[3]; s[2] ^= t; s[3] = rotl(s[3], 45);
-    return (result >> 11) * 0x1p-53;
-}
-static double term(double x, double y, double a, double b, double u, double v) {
-    double p = (a - x) / u, q = (b - y) / v;
-    return exp(-(p * p + q * q) / 2);
-}
-static double density(double x, double y) {
-    return term(x, y, .5, .2, .15, .04) + term(x, y, .7, .7, .05, .05) + term(x, y, .3, .7, .05, .07);
-}
-void walk(double* x, long n, double* out) {
-    double old = density(x[0], x[1]);
-    for (long t = 0; t < n; t++) {
-        double a = x[0] + .1 * (2 * uniform() - 1), b = x[1] + .1 * (2 * uniform() - 1), u = uniform();
-        double new = density(a, b);
-        if (u * old < new) { x[0] = a; x[1] = b; old = new; }
-        out[2 * t] = x[0]; out[2 * t + 1] = x[1];
-    }
-}
-"""
-
-
-def processor_time(work: Callable[[], Any], rounds: int) -> float:
-    times = []
-    for _ in range(rounds):
-        began = time.process_time()
-        work()
-        times.append(time.process_time() - began)
-    return min(times)
-
-
-def c_loop() -> Callable[[int], None]:
-    folder = Path(tempfile.mkdtemp(prefix="pxtools-bench-"))
-    (folder / "walk.c").write_text(C_SOURCE)
-    build = ["cc", "-O3", "-march=native", "-shared", "-fPIC", "walk.c", "-o", "walk.so", "-lm"]
-    subprocess.run(build, cwd=folder, check=True)
-    library = ctypes.CDLL(str(folder / "walk.so"))
-
-    def walk(n: int) -> None:
-        x, out = np.array([0.5, 0.2]), np.empty((n, 2))
-        library.walk(x.ctypes.data_as(ctypes.c_void_p), ctypes.c_long(n), out.ctypes.data_as(ctypes.c_void_p))
-
-    return walk
-
-
-def walker(tier: str, sampler: str, n: int) -> Callable[[], Any]:
-    target = sampling.resolve_target(gaussians, density=True)
-    options = {"initial": np.array([[0.5, 0.2]]), "draws": n, "warmup": 0, "seed": 1}
-    plan = sampling.make_plan(target, sampler=sampler, **options)
-    target, _ = choose_tier(target, plan, tier)
-    target.caller  # noqa: B018  compiles, once
-    state = sampling.start_groups(plan)[0]
-    return lambda: sampling.advance(target, state, n)
-
-
-def speed(rounds: int) -> None:
-    n, few = 1_000_000, 100_000
-    in_c = c_loop()
-    floor = processor_time(lambda: in_c(n), rounds) / n
-    rows = [("C loop, hand-written", floor)]
-    rows.append(("pxtools rwm, Numba target", processor_time(walker("numba", "rwm", n), rounds) / n))
-    rows.append(("pxtools auto, Numba target", processor_time(walker("numba", "auto", n), rounds) / n))
-    bare = processor_time(lambda: [gaussians(0.5, 0.2) for _ in range(few)], rounds) / few
-    rows.append(("bare Python calls", bare))
-    rows.append(("pxtools rwm, Python target", processor_time(walker("python", "rwm", few), rounds) / few))
-    print(f"{'per step, one core':34}{'ns':>8}{'/ C':>8}{'/ bare':>8}")
-    for name, seconds in rows:
-        print(f"{name:34}{seconds * 1e9:8.0f}{seconds / floor:8.2f}{seconds / bare:8.2f}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +51,7 @@ class Problem:
     rows: Callable[[np.ndarray], np.ndarray]
     model: Callable[[Any, Any], Any]
     is_density: bool = False
-    draws: int = 50_000
+    draws: int = 50_000  # one in two steps
     steps: int = 2_500
 
     def starts(self, count: int, seed: int) -> np.ndarray:
@@ -218,7 +138,7 @@ PROBLEMS = [
     Problem("banana", 2, bias.banana, banana_rows, banana_model),
     Problem("funnel, 10-D", 10, bias.funnel, funnel_rows, funnel_model),
     Problem("eight schools", 10, bias.eight_schools, schools_rows, schools_model),
-    Problem("logistic 1000 x 20", 20, logistic, logistic_rows, logistic_model, draws=15_000, steps=1_000),
+    Problem("logistic 1000 x 20", 20, logistic, logistic_rows, logistic_model, draws=10_000, steps=1_000),
 ]
 
 
@@ -247,7 +167,7 @@ def of_pxtools(problem: Problem, rounds: int, session: Any) -> tuple[float, floa
     for seed in range(rounds + 1):  # the first one compiles on the engines
         options = {"density": problem.is_density, "initial": problem.starts(8, seed), "tier": "numba"}
         before = processor_seconds(pids)
-        samples = sample(session, problem.ours, draws=problem.draws, seed=seed, **options)
+        samples = sample(session, problem.ours, draws=problem.draws, thin=2, seed=seed, **options)
         if seed:
             seconds += processor_seconds(pids) - before
             ess += float(np.min(diagnostics.ess_bulk(samples.draws)))
@@ -324,7 +244,7 @@ MODULES = {"emcee": "emcee", "emcee DE": "emcee", "zeus": "zeus", "PyMC": "pymc"
 MODELS = {"PyMC": of_pymc, "nutpie": of_nutpie}
 
 
-def effective(rounds: int, session: Any, rivals: list[str]) -> None:
+def effective(rounds: int, session: Any, rivals: list[str], problems: list[Problem]) -> None:
     pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
     columns: dict[str, Callable[[Problem], tuple[float, float]]] = {
         "pxtools": lambda problem: of_pxtools(problem, rounds, session)
@@ -338,7 +258,7 @@ def effective(rounds: int, session: Any, rivals: list[str]) -> None:
         else:
             columns[name] = lambda problem, name=name: of_ensemble(name, problem, pool)
     print(f"\n{'least ESS per second, 2 cores':30}" + "".join(f"{name:>11} " for name in columns) + "ours / best rival")
-    for problem in PROBLEMS:
+    for problem in problems:
         print(f"{problem.name:30}", end="", flush=True)
         found = []
         for run in columns.values():
@@ -376,22 +296,27 @@ def overhead(rounds: int, session: Any) -> None:
         print(f"{name:40}{min(times[1:]):10.0f}{float(np.median(times[1:])):10.0f}{ess:12,.0f}", flush=True)
 
 
+PARTS = ["overhead", "rivals"]
+
+
 def main() -> None:
     import pxtools
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rivals", nargs="*", choices=MODULES, default=list(MODULES), metavar="NAME")
-    parser.add_argument("--only-rivals", action="store_true", help="leave out speed per core and overhead")
+    parser.add_argument("--problems", nargs="*", default=[""], metavar="NAME", help="targets, by how they begin")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS, help="parts to run")
     arguments = parser.parse_args()
-    rounds = arguments.rounds
+    rounds, problems = arguments.rounds, [p for p in PROBLEMS if p.name.startswith(tuple(arguments.problems))]
     warnings.simplefilter("ignore")
+    logging.getLogger("pymc").setLevel(logging.ERROR)
     session = pxtools.current_session()
     session.start(2)
-    if not arguments.only_rivals:
-        speed(rounds)
+    if "overhead" in arguments.only:
         overhead(rounds, session)
-    effective(rounds, session, arguments.rivals)
+    if "rivals" in arguments.only:
+        effective(rounds, session, arguments.rivals, problems)
     session.disconnect()
 
 

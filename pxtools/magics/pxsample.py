@@ -30,7 +30,11 @@ class PxSample(PxMagics):
     @argument("--initial", help="Start points: (n_chains, n_params), one point, Box((-1, 1), ...), function, Samples.")
     @argument("--step", default="0.1", help="rwm: half-width of the uniform box (an expression; one or per parameter).")
     @argument("--draws", type=int, help="Draws kept per chain (default 1000); with --until the most.")
-    @argument("--warmup", type=int, help="Steps discarded per chain (auto: 1000, or 300 a parameter; rwm: 100).")
+    @argument(
+        "--warmup",
+        type=int,
+        help="Steps discarded per chain (auto: 1000, 300 a parameter or a fifth of the draws).",
+    )
     @argument("--chains", type=int, help="Chains; else rows of --initial, or a group for each engine.")
     @argument("--thin", type=int, default=1, help="Keep every so manieth step.")
     @argument("--sampler", default="auto", help="auto: differential evolution; ram: robust adaptive; rwm: random walk.")

@@ -28,6 +28,7 @@ _HOMES = {
     "SAMPLERS": "samplers",
     "advance": "samplers",
     "advance_all": "samplers",
+    "advance_for": "samplers",
     "Box": "starts",
     "start_groups": "run",
     "assemble": "run",

@@ -33,9 +33,15 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 SNOOKER_CHANCE = 0.1
-#: share of mixture moves, and the acceptance below which they are not worth their calls
+#: mixture moves are twice as frequent as they were accepted in the part before, within these limits: they are the
+#: better moves where the mixture fits, and chains must not depend on them where it does not
+MIXTURE_CHANCES = (0.2, 0.8)
+#: before there have been any
 MIXTURE_CHANCE = 0.4
+#: the acceptance below which they are not worth their calls
 MIXTURE_WORTH = 0.05
+#: the mixture is fitted without this oldest share of the archive: what is left at the end was found at the target
+OLD_SHARE = 0.25
 #: the density is raised to these powers in the parts of the warm-up; the archive is looked at after each part. The
 #: flatter powers find narrow modes, but a posterior with vague priors has no end there: chains that run away in the
 #: first part, farther than this many spreads of the first archive, are put back and go on with the steeper powers
@@ -149,20 +155,27 @@ class DemczState(GroupState):
         archive = self.archive
         if self.n_done <= self.stops[DROPS[self.powers] - 1]:
             archive = archive[len(archive) // 2 :]
-        proposed, accepted = self.moves[:, 2]
-        is_last = self.n_done == self.warmup
-        fitted = fit_mixture(archive, generator)
-        is_worth = fitted is not None and not (is_last and proposed > 0 and accepted < MIXTURE_WORTH * proposed)
+        fitted = fit_mixture(archive[int(OLD_SHARE * len(archive)) :], generator)
+        chance = self.mixture_chance() if fitted is not None else 0.0
         return replace(
             self,
             archive=archive,
-            mixture=fitted if fitted is not None and is_worth else no_mixture(archive.shape[1]),
-            chances=np.array(
-                [MIXTURE_CHANCE, (1 - MIXTURE_CHANCE) * SNOOKER_CHANCE] if is_worth else [0.0, SNOOKER_CHANCE]
-            ),
+            mixture=fitted if fitted is not None and chance else no_mixture(archive.shape[1]),
+            chances=np.array([chance, (1 - chance) * SNOOKER_CHANCE]),
             jitter=JITTER * _spread(archive),
             moves=np.zeros((2, 3), dtype=np.int64),
         )
+
+    def mixture_chance(self) -> float:
+        """Return how often mixture moves are worth it, by how often they were accepted."""
+        proposed, accepted = self.moves[:, 2]
+        if not proposed:
+            return MIXTURE_CHANCE
+        is_last = self.n_done == self.warmup
+        if is_last and accepted < MIXTURE_WORTH * proposed:
+            return 0.0
+        least, most = MIXTURE_CHANCES
+        return float(min(most, max(least, 2 * accepted / proposed)))
 
 
 def start(plan: SamplePlan, group: int) -> DemczState:

@@ -6,7 +6,6 @@ Numba is imported where it is asked for: engines run this.
 from __future__ import annotations
 
 import dis
-import importlib
 import importlib.util
 import math
 import types
@@ -18,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pxtools.errors import PxUsageError
-from pxtools.kernels.calls_numpy import result_at, value_at
+from pxtools.kernels.calls_numpy import result_at
+from pxtools.kernels.target_calls import checked_number
 from pxtools.sampling.blobs import has_blobs
 from pxtools.sampling.fingerprint import key_of, used_globals
 from pxtools.sampling.group import stream
 from pxtools.sampling.plan import SamplePlan
-from pxtools.sampling.pointers import CTarget, why_python
+from pxtools.sampling.pointers import CTarget, import_numba, why_python
 from pxtools.sampling.targets import Target
 
 #: fewer evaluations than this are done before Numba has compiled on every engine
@@ -32,6 +32,7 @@ WORTH_EVALUATIONS = 1_000_000
 POINTS, LEAST_POINTS = 40, 10
 #: they agree to this share
 TOLERANCE = 1e-9
+BLOBS = "it returns extra outputs, which are for Python"
 #: instructions and methods that may change a vector argument: such a function gets a copy
 _CHANGES = {"STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE"}
 _CHANGING_METHODS = {"sort", "fill", "partition", "put", "shuffle", "resize", "itemset"}
@@ -84,21 +85,23 @@ def choose_tier(target: Target, plan: SamplePlan, tier: str = "auto") -> tuple[T
 
 
 def _disagreement(target: Target, compiled: Target, plan: SamplePlan) -> str | None:
-    """Compare at random points around the starts; return why Numba is not to be trusted, or None."""
+    """Compare at random points around the starts; return why Numba is not to be trusted, or None.
+
+    It is compiled first: most functions that are slow do not compile, and so are not called here at all.
+    """
     points = _points(plan)
-    if any(_has_blobs(target, point) for point in points[:LEAST_POINTS]):
-        return "it returns extra outputs, which are for Python"
     try:
         compiled.caller  # noqa: B018  compiles
     except Exception as error:
+        if _value(target, points[0]) is None:
+            return BLOBS
         first = str(error).strip().splitlines() or [type(error).__name__]
         return f"Numba does not compile it ({first[0][:120]})"
     n_inside = 0
     for point in points:
-        try:
-            mine = value_at(target.function, point, target.is_scalar)
-        except Exception:
-            mine = math.nan
+        mine = _value(target, point)
+        if mine is None:
+            return BLOBS
         its = compiled.caller(*point) if target.is_scalar else compiled.caller(np.array(point))
         if math.isfinite(mine) != math.isfinite(its) or (
             math.isfinite(mine) and abs(mine - its) > TOLERANCE * max(1e-300, abs(mine))
@@ -108,11 +111,13 @@ def _disagreement(target: Target, compiled: Target, plan: SamplePlan) -> str | N
     return None if n_inside >= LEAST_POINTS else f"only {n_inside} of {POINTS} points to compare at are in its support"
 
 
-def _has_blobs(target: Target, point: list[float]) -> bool:
+def _value(target: Target, point: list[float]) -> float | None:
+    """Return what Python gives, NaN for an exception; None for extra outputs."""
     try:
-        return has_blobs(result_at(target.function, point, target.is_scalar))
+        result = result_at(target.function, point, target.is_scalar)
+        return None if has_blobs(result) else checked_number(target.function, result, point, target.is_scalar)
     except Exception:
-        return False
+        return math.nan
 
 
 def _points(plan: SamplePlan) -> list[list[float]]:
@@ -143,7 +148,7 @@ def compile_target(function: types.FunctionType, n_params: int, is_scalar: bool)
 
 
 def _compile(function: types.FunctionType, n_params: int, is_scalar: bool) -> CTarget:
-    numba = importlib.import_module("numba")
+    numba = import_numba()
     jit = numba.njit(error_model="numpy")
     fast = _jitted(jit, function, {})
     numbers = ", ".join(f"p[{i}]" for i in range(n_params))

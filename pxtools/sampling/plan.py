@@ -11,7 +11,7 @@ from numpy.random import SeedSequence
 from numpy.typing import ArrayLike, NDArray
 
 from pxtools.errors import PxUsageError, nearest
-from pxtools.sampling.samplers import SAMPLERS, Sampler
+from pxtools.sampling.samplers import MOST_WARMUP, SAMPLERS, Sampler
 from pxtools.sampling.starts import Bounds, Initial, RandomStart, Spares, read_bounds, read_box, read_initial
 from pxtools.sampling.targets import Target
 
@@ -154,14 +154,16 @@ def make_plan(
     random_start = _random_start(target, lower, upper, _positive("scale", scale), start_box)
     _check_inside(target, points, lower, upper, transform)
     n_chains = len(points) if points is not None else _count("chains", chains) or default_chains
+    kept, every = _count("draws", draws) or 1, _count("thin", thin) or 1
+    own_warmup = _warmup(row, len(target.names), kept * every)
     return SamplePlan(
         target_name=target.name,
         names=target.names,
         is_density=target.is_density,
         sampler=sampler,
-        draws=_count("draws", draws) or 1,
-        warmup=_warmup(row, len(target.names)) if warmup is None else _count("warmup", warmup, least=0) or 0,
-        thin=_count("thin", thin) or 1,
+        draws=kept,
+        warmup=own_warmup if warmup is None else _count("warmup", warmup, least=0) or 0,
+        thin=every,
         n_chains=n_chains,
         n_groups=max(1, n_chains // row.chains_per_group),
         seed=seed,
@@ -325,8 +327,9 @@ def _check_inside(
         )
 
 
-def _warmup(row: Sampler, n_params: int) -> int:
-    return max(row.warmup, row.warmup_per_parameter * n_params)
+def _warmup(row: Sampler, n_params: int, n_kept_steps: int) -> int:
+    share = min(MOST_WARMUP, int(row.warmup_share * n_kept_steps))
+    return max(row.warmup, row.warmup_per_parameter * n_params, share)
 
 
 def _start_notes(random_start: RandomStart | None) -> tuple[str, ...]:

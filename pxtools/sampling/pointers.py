@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -67,6 +70,29 @@ class CTarget:
         return float(self._function(point.ctypes.data_as(ctypes.POINTER(ctypes.c_double)), point.size))
 
 
+@cache
+def import_numba() -> Any:
+    """Return Numba, ready to compile.
+
+    Ctrl-C waits for it: a package that is there by half is of no use to this process any more, and Numba loads some of
+    its own when it compiles for the first time.
+    """
+    pressed: list[Any] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if is_main else None
+    if callable(handler):
+        signal.signal(signal.SIGINT, lambda *arguments: pressed.append(arguments))
+    try:
+        module = importlib.import_module("numba")
+        module.njit(lambda x: x)(0.0)
+    finally:
+        if callable(handler):
+            signal.signal(signal.SIGINT, handler)
+    if pressed and callable(handler):
+        handler(*pressed[0])
+    return module
+
+
 @dataclass(frozen=True)
 class FromModule:
     """A function that a Cython module exports (`cdef api`, or declared in its .pxd)."""
@@ -98,7 +124,7 @@ class FromNumba:
 
     def resolve(self) -> CTarget:
         """Compile in this process."""
-        numba = importlib.import_module("numba")
+        numba = import_numba()
         types = numba.types
         compiled = numba.cfunc(types.float64(types.CPointer(types.float64), types.intc))(self.function)
         return CTarget(compiled.address, self.function.__name__, keep=compiled)

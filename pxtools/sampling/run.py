@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 
 from pxtools.errors import PxUsageError, TargetError
 from pxtools.sampling.plan import SamplePlan
-from pxtools.sampling.samplers import Chunk, GroupStats, advance, module_of
+from pxtools.sampling.samplers import Chunk, GroupStats, advance_for, module_of
 from pxtools.sampling.targets import Target
 
 if TYPE_CHECKING:
     from pxtools.sampling.samples import Samples
 
-#: how long a chunk of `sample_here` should take
+#: how long a chunk should take
 CHUNK_S = 0.2
-#: steps of the first chunk, when nothing is known about the target's speed
-FIRST_CHUNK = 100
 
 
 def start_groups(plan: SamplePlan) -> list[Any]:
@@ -176,15 +174,7 @@ def sample_here(
 
 def walk_group(target: Target, state: Any, n_steps: int, chunk_s: float = CHUNK_S) -> Iterator[Chunk]:
     """Yield a group's chunks, each of about `chunk_s` seconds, until it has done `n_steps`."""
-    size = FIRST_CHUNK
     while state.n_done < n_steps:
-        began = time.perf_counter()
-        chunk = advance(target, state, min(size, n_steps - state.n_done))
-        size = next_chunk_size(size, time.perf_counter() - began, chunk_s)
+        chunk = advance_for(target, [state], n_steps - state.n_done, chunk_s)[0]
         state = chunk.state
         yield chunk
-
-
-def next_chunk_size(size: int, took_s: float, chunk_s: float = CHUNK_S) -> int:
-    """Return how many steps should take `chunk_s` when `size` steps took `took_s`; at most 50 times `size`."""
-    return max(1, int(size * min(50.0, chunk_s / max(took_s, 1e-9))))

@@ -16,6 +16,7 @@ A state has the attributes `sampler`, `group`, `n_done` (steps taken so far, of 
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -35,8 +36,9 @@ class Sampler:
     ----------
     module : str
         Has `start` and `kernel`.
-    warmup, warmup_per_parameter : int
-        Steps that are discarded unless told: the first, or the second times the parameters if that is more.
+    warmup, warmup_per_parameter, warmup_share : int, int, float
+        Steps that are discarded unless told: the first, or the second times the parameters, or the third times the
+        steps that are kept, whichever is most. A long run is worth a long preparation.
     chains_per_group : int
         The least; a group has up to twice as many less one, so that any number of chains can be divided.
     default_chains : int
@@ -46,14 +48,26 @@ class Sampler:
     module: str
     warmup: int
     warmup_per_parameter: int = 0
+    warmup_share: float = 0.0
     chains_per_group: int = 1
     default_chains: int = 4
 
 
+#: how much longer the next piece of a chunk may be than the last one, whose time is no measure when it was short
+MOST_GROWTH = 50.0
+
+#: a share of the kept steps makes no warm-up longer than this
+MOST_WARMUP = 20_000
+
 #: the first one is the default
 SAMPLERS = {
     "auto": Sampler(
-        "pxtools.sampling.demcz", warmup=1_000, warmup_per_parameter=300, chains_per_group=4, default_chains=8
+        "pxtools.sampling.demcz",
+        warmup=1_000,
+        warmup_per_parameter=300,
+        warmup_share=0.2,
+        chains_per_group=4,
+        default_chains=8,
     ),
     "ram": Sampler("pxtools.sampling.ram", warmup=1_000, warmup_per_parameter=300),
     "rwm": Sampler("pxtools.sampling.rwm", warmup=100),
@@ -142,3 +156,33 @@ def advance_all(target: Target, states: Sequence[Any], n_steps: int) -> list[Chu
     from pxtools.sampling.group import advance_together
 
     return advance_together(target, states, n_steps, module_of(states[0].sampler).kernel)
+
+
+def advance_for(target: Target, states: Sequence[Any], n_steps: int, seconds: float) -> list[Chunk]:
+    """Take several groups of one run `n_steps` further, or as far as they get in about `seconds`; see `advance_all`.
+
+    It takes one step to begin with, then as many as should fit, and one step at least however long that takes. So a
+    slow target answers soon, and a short run is one call. All groups get equally far.
+    """
+    ends_at = time.perf_counter() + seconds
+    pieces, n_done, size = [], 0, 1
+    while n_done < n_steps:
+        began = time.perf_counter()
+        pieces.append(advance_all(target, states, size))
+        states, n_done = [chunk.state for chunk in pieces[-1]], n_done + size
+        now = time.perf_counter()
+        if ends_at - now < seconds / 10:
+            break
+        growth = min(MOST_GROWTH, (ends_at - now) / max(now - began, 1e-9))
+        size = min(n_steps - n_done, max(1, int(size * growth)))
+    return [_joined(chunks) for chunks in zip(*pieces, strict=True)]
+
+
+def _joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Return the pieces of one group's way as one chunk."""
+    return Chunk(
+        np.concatenate([chunk.draws for chunk in chunks], axis=1),
+        np.concatenate([chunk.values for chunk in chunks], axis=1),
+        chunks[-1].state,
+        {name: np.concatenate([chunk.blobs[name] for chunk in chunks], axis=1) for name in chunks[-1].blobs},
+    )

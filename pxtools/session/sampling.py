@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,15 @@ from pxtools.sampling.checkpoint import Checkpoint, check_same, read, write
 from pxtools.sampling.diagnostics import ess_bulk, rhat
 from pxtools.sampling.fingerprint import fingerprint
 from pxtools.sampling.numba_tier import choose_tier
-from pxtools.sampling.run import CHUNK_S, next_chunk_size
+from pxtools.sampling.run import CHUNK_S
 from pxtools.sampling.until import MOST_DRAWS, Until, next_look, read_until
 from pxtools.session.core import NoProgress, Session
 from pxtools.session.failures import to_exception
 from pxtools.session.handle import Handle
 from pxtools.session.pool import Pool
 
-ADVANCE = "pxtools.sampling.samplers.advance_all"
+ADVANCE = "pxtools.sampling.samplers.advance_for"
 
-#: steps of a group's first chunk, when nothing is known about the target's speed
-_FIRST_CHUNK = 100
 #: between two checkpoints, at least; and between two live diagnostics
 _CHECKPOINT_S = 2.0
 _LIVE_S = 1.0
@@ -122,17 +120,17 @@ def sample(
         raise PxUsageError("--resume needs the file to go on from.\nType --checkpoint FILE --resume.")
     target = resolve_target(function, density=density, scalar=scalar, vectorized=vectorized, names=names, blobs=blobs)
     stored = read(checkpoint) if resume and checkpoint is not None and os.path.exists(checkpoint) else None
-    if stored is not None and options.get("seed") is None:
-        options["seed"] = stored.plan.seed
-    if until is not None and options.get("draws") is None:
-        options["draws"] = MOST_DRAWS
+    options = {name: value for name, value in options.items() if value is not None}
+    if stored is not None:
+        options = {"seed": stored.plan.seed, "warmup": stored.plan.warmup} | options
     engines = session.targets(targets)
-    plan = make_plan(target, n_engines=len(engines), **{k: v for k, v in options.items() if v is not None})
+    plan = make_plan(target, n_engines=len(engines), **options)
+    if until is not None and "draws" not in options:
+        plan = replace(plan, draws=MOST_DRAWS)  # the warm-up is that of a run of usual length
     target, tier_notes = choose_tier(target.with_size(len(plan.names)), plan, tier)
     packed, gathering = session.gatherer(local).pack_value(target)
     gathering.more_modules |= packed.modules
-    n_bundles = len(engines) if target.rows is not None else plan.n_groups
-    run = _Run(session, plan, target.tier, ending, n_bundles)
+    run = _Run(session, plan, target.tier, ending, len(engines), goes_together=target.rows is not None)
     run.fingerprint = fingerprint(function)
     run.notes += tier_notes
     if stored is not None:
@@ -188,11 +186,7 @@ def carry_out(run: _Run, pool: Pool) -> Samples:
 
 
 def _bundles(steps_done: Sequence[int], n_bundles: int) -> list[tuple[int, ...]]:
-    """Return which groups go together: as even as can be, and only those that have come equally far.
-
-    A target that is asked for many points at once is quicker the more groups an engine has; any other gets a group at
-    a time, so that no engine waits for another. Draws do not depend on it.
-    """
+    """Return which groups go together: as even as can be, and only those that have come equally far."""
     bundles = []
     for done in sorted(set(steps_done)):
         groups = [group for group, own in enumerate(steps_done) if own == done]
@@ -204,13 +198,15 @@ def _bundles(steps_done: Sequence[int], n_bundles: int) -> list[tuple[int, ...]]
 class _Run:
     """The chunks of one run as they come in."""
 
-    def __init__(self, session: Session, plan: Any, tier: str, ending: Ending, n_bundles: int) -> None:
+    def __init__(
+        self, session: Session, plan: Any, tier: str, ending: Ending, n_engines: int, *, goes_together: bool
+    ) -> None:
         self.plan = plan
-        self.n_bundles = n_bundles
+        self.n_engines = n_engines
+        self.goes_together = goes_together
         self.tier = tier
         self.ending = ending
         self.chunks: list[list[Any]] = [[] for _ in range(plan.n_groups)]
-        self.sizes: dict[tuple[int, ...], int] = {}
         self.began = time.perf_counter()
         self.engine_seconds = 0.0
         self.fingerprint = ""
@@ -220,19 +216,25 @@ class _Run:
         self.display: Any = NoProgress()
 
     def walk(self, pool: Pool) -> None:
-        """Bring all groups to the next look, until the goals are met or all steps are done."""
+        """Bring all groups to the next look, until the goals are met or all steps are done.
+
+        Each engine first gets its share of the groups in one message, which is all that a short run needs. Then groups
+        go one by one, so that no engine waits for another; but for a target that takes many points in one call, which
+        is quicker the more groups an engine has. Draws do not depend on it.
+        """
         try:
             first = start_groups(self.plan)
             while True:
                 goal = self._goal()
                 states = [chunks[-1].state if chunks else first[group] for group, chunks in enumerate(self.chunks)]
-                for bundle in _bundles([state.n_done for state in states], self.n_bundles):
+                for bundle in _bundles([state.n_done for state in states], self.n_engines):
                     self._submit(pool, bundle, [states[group] for group in bundle], goal)
                 for bundle, reply in pool.completed(self._tick):
                     if reply.failure is not None:
                         raise to_exception({reply.engine_id: reply.failure}, 1)
                     self._take(bundle, reply.answer or {})
-                    self._submit(pool, bundle, [self.chunks[group][-1].state for group in bundle], goal)
+                    for part in [bundle] if self.goes_together else [(group,) for group in bundle]:
+                        self._submit(pool, part, [self.chunks[group][-1].state for group in part], goal)
                 if self._is_enough():
                     return
         finally:
@@ -271,16 +273,14 @@ class _Run:
         )
 
     def _submit(self, pool: Pool, bundle: tuple[int, ...], states: Sequence[Any], goal: int) -> None:
-        n_steps = min(self.sizes.get(bundle, _FIRST_CHUNK), goal - states[0].n_done)
+        n_steps = goal - states[0].n_done
         if n_steps > 0:
-            pool.submit(bundle, "call_task", {"function": ADVANCE, "args": (states, n_steps)})
+            pool.submit(bundle, "call_task", {"function": ADVANCE, "args": (states, n_steps, CHUNK_S)})
 
     def _take(self, bundle: tuple[int, ...], answer: Mapping[str, Any]) -> None:
-        took, chunks = answer["seconds"], answer["value"]
-        for group, chunk in zip(bundle, chunks, strict=True):
+        for group, chunk in zip(bundle, answer["value"], strict=True):
             self.chunks[group].append(chunk)
-        self.engine_seconds += took
-        self.sizes[bundle] = next_chunk_size(self.sizes.get(bundle, _FIRST_CHUNK), took, CHUNK_S)
+        self.engine_seconds += answer["seconds"]
         self.store()
 
     def store(self, is_last: bool = False) -> None:

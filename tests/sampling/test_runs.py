@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -233,3 +234,43 @@ def test_run_without_the_compiled_loop_gives_the_same_draws_and_says_so(sampler,
     draws = sampling.sample_here(target, sampling.make_plan(target, seed=1, sampler=sampler)).draws
     assert output.splitlines()[0] == draws.tobytes().hex()[:4000]
     assert f"ran uncompiled for {n_groups} of {n_groups}" in output.splitlines()[1]
+
+
+def test_piece_that_is_cut_by_time_is_the_way_of_one_that_is_not():
+    target = sampling.resolve_target(lambda x, y: -x * x - y * y)
+    plan = sampling.make_plan(target, draws=300, warmup=200, seed=1, thin=2)
+    states, pieces = sampling.start_groups(plan), []
+    while states[0].n_done < plan.n_steps:
+        chunks = sampling.advance_for(target, states, plan.n_steps - states[0].n_done, 0.002)
+        pieces.append(chunks)
+        states = [chunk.state for chunk in chunks]
+    assert len(pieces) > 1
+    whole = sampling.assemble(
+        plan, [[chunk] for chunk in sampling.advance_all(target, sampling.start_groups(plan), plan.n_steps)]
+    )
+    cut = sampling.assemble(plan, list(zip(*pieces, strict=True)))
+    np.testing.assert_array_equal(cut.draws, whole.draws)
+    np.testing.assert_array_equal(cut.values, whole.values)
+
+
+def test_slow_target_is_asked_for_one_step_before_the_chunk_ends():
+    calls = []
+
+    def slow(x, y):
+        time.sleep(0.01)
+        calls.append(x)
+        return -x * x - y * y
+
+    target = sampling.resolve_target(slow)
+    plan = sampling.make_plan(target, draws=300, seed=1)
+    chunk = sampling.advance_for(target, sampling.start_groups(plan)[:1], plan.n_steps, 0.01)[0]
+    assert chunk.state.n_done == 1
+    assert len(calls) == 8  # four start points, four chains
+
+
+def test_long_run_has_a_long_warmup_unless_told():
+    target = sampling.resolve_target(lambda x, y: -x * x - y * y)
+    found = [sampling.make_plan(target, draws=draws, thin=2).warmup for draws in (1_000, 10_000, 1_000_000)]
+    assert found == [1_000, 4_000, 20_000]
+    assert sampling.make_plan(target, draws=10_000, warmup=7).warmup == 7
+    assert sampling.make_plan(target, draws=10_000, sampler="rwm").warmup == 100

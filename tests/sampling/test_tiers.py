@@ -179,3 +179,29 @@ def test_numba_runs_on_engines(session, cell):
     )
     assert (fast.target_tier, plain.target_tier) == ("numba", "python")
     np.testing.assert_allclose(fast.draws, plain.draws, rtol=1e-6, atol=1e-9)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from pxtools import sampling
+from pxtools.sampling.numba_tier import choose_tier
+
+def press():
+    while "numba.core" not in sys.modules:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+
+target = sampling.resolve_target(lambda x, y: -x * x - y * y)
+plan = sampling.make_plan(target, draws=2_000_000, seed=1)
+assert "numba" not in sys.modules
+threading.Thread(target=press, daemon=True).start()
+try:
+    choose_tier(target, plan)
+except KeyboardInterrupt:
+    print("interrupted,", choose_tier(target, plan)[0].tier)
+"""
+
+
+def test_ctrl_c_while_numba_is_imported_leaves_a_numba_that_works():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "interrupted, numba\n", done.stderr
