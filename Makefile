@@ -10,12 +10,13 @@ STAMP := $(VENV)/pxtools-is-set-up
 IN_HALVES := --numprocesses 2
 KERNELS := $(wildcard pxtools/kernels/*.pyx pxtools/kernels/*.pxd)
 
-.PHONY: help setup demo test check check-format check-lint check-types check-contracts fix bench rivals kalman-rivals kernels clean
+.PHONY: help setup demo test check check-format check-lint check-types check-contracts fix docs bench rivals kalman-rivals kernels clean
 
 help:
 	@echo "make demo     sample three Gaussians in a real kernel on local engines; see build/demo/"
 	@echo "make test     every test          (one file: make test ARGS=tests/test_errors.py)"
 	@echo "make check    format, lint, types, import contracts        (make fix repairs the first two)"
+	@echo "make docs     the documentation site, build/docs/index.html; a warning is an error"
 	@echo "make bench    every benchmark     (one: make bench ARGS=benchmarks/NAME.py)"
 	@echo "make rivals   emcee, zeus, PyMC, nutpie for benchmarks/samplers.py, in build/rivals"
 	@echo "make kalman-rivals   filterpy, pykalman, statsmodels, dynamax for benchmarks/kalman.py, in build/kalman-rivals"
@@ -51,6 +52,10 @@ check-contracts: $(STAMP)
 fix: $(STAMP)
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
+
+docs: $(STAMP)
+	@$(PY) -m sphinx -q -W --keep-going -j auto -c docs -d build/doctrees . build/docs
+	@echo "docs: build/docs/index.html"
 
 bench: $(STAMP)
 	@set -e; for script in $(or $(ARGS),$(sort $(wildcard benchmarks/*.py))); do \

@@ -12,7 +12,11 @@ import pytest
 from pxtools.magics import MAGICS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+PROMPT = re.compile(r"^(?:In|Out) ?\[\d+\]: ?", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -53,6 +57,27 @@ def test_the_section_of_a_magic_has_its_options_and_no_others(name: str) -> None
     sharing = [other for other in MAGICS if f"%{other}`" in text.splitlines()[0]]  # `%pxscatter`, `%pxgather`
     known = {option for other in sharing for spellings in options(other) for option in spellings}
     assert documented <= known
+
+
+@pytest.mark.parametrize("package", ["pxtools", "pxtools.expr", "pxtools.kalman", "pxtools.sampling"])
+def test_every_public_name_stands_on_a_page_of_the_reference(package: str) -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs/api").glob("*.md"))
+    listed = set(re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)$", pages, re.MULTILINE))
+    assert [name for name in importlib.import_module(package).__all__ if name not in listed | {"__version__"}] == []
+
+
+def test_the_session_of_the_readme_prints_what_it_says(cell: Any, session: Any, capsys: Any) -> None:
+    (transcript,) = re.findall(
+        r"^## Start\n.*?^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    for entry in re.split(r"^(?=In \[)", transcript, flags=re.MULTILINE)[1:]:
+        source, *shown = PROMPT.sub("", entry).strip().splitlines()
+        capsys.readouterr()
+        cell(source)
+        printed = PROMPT.sub("", capsys.readouterr().out).strip()
+        if not source.startswith(("%load_ext", "%pximport")):  # which find engines here, and pxtools loaded
+            clock = re.compile(r"in [\d.]+ m?s .*")
+            assert clock.sub("", printed).split() == clock.sub("", "\n".join(shown)).split()
 
 
 def test_the_readme_lists_every_magic() -> None:

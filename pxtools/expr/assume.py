@@ -81,6 +81,16 @@ def _declared_shape(word: str) -> tuple[str, str] | None:
 def read_assumptions(given: Any) -> Assumptions:
     """Read assumptions from a string, a mapping, or SymPy's `Q.positive_definite(X)` and conjunctions of them.
 
+    Parameters
+    ----------
+    given
+        ``"names: words; names: words"``, or any of these; docs/formulas.md has the words.
+
+    Returns
+    -------
+    Assumptions
+        What each name is said to be.
+
     Raises
     ------
     PxUsageError

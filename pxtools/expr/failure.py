@@ -12,7 +12,7 @@ from pxtools.expr.tree import NotPositiveDefinite
 if TYPE_CHECKING:
     from pxtools.expr.compiled import CompiledFormula
 
-REMEDY = "Say less of it, or compile with `--no-assume` (`assume=False`) for a general plan."
+REMEDY = "Say less of it, or compile with `--no-assume` (`assumptions=False`) for a general plan."
 
 
 def explain_failure(formula: CompiledFormula, step: Step, info: int, arrays: dict[str, Any]) -> Exception:

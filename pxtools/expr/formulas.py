@@ -190,7 +190,7 @@ def generalized_least_squares(X: Any, y: Any, cov: Any) -> Any:
 
 
 def ridge(X: Any, y: Any, penalty: float) -> Array:
-    """Return the minimizer of |y - X beta|² + penalty |beta|²; by the smaller of the two Gram matrices.
+    """Return the minimizer of `|y - X beta|² + penalty |beta|²`; by the smaller of the two Gram matrices.
 
     Parameters
     ----------

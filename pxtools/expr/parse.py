@@ -57,6 +57,11 @@ def parse_cell(source: str, *, assume: object = None, sizes: object = None) -> P
     sizes
         `"n=1000,k=500"` or a mapping, to fix named sizes.
 
+    Returns
+    -------
+    Problem
+        Its inputs, outputs, and their shapes.
+
     Raises
     ------
     FormulaError

@@ -51,7 +51,9 @@ def kalman(
     level : float
         Probability of the forecasts' intervals.
     fit : str, optional
-        "ml" or "em": see `fit_model`, also for `until`, `starts`, `seed`, `em_matrices` and `map`.
+        "ml" or "em".
+    until, starts, seed, em_matrices, map
+        Of the fit: see `fit_model`.
     form, steady, diffuse_constant
         See `filter_series`.
 

@@ -46,6 +46,11 @@ def arima(
     mean : float
         Mean of the series (of no effect when it is differenced).
 
+    Returns
+    -------
+    StateSpaceModel
+        With exact likelihood: stationary parts start from their moments, differences diffuse.
+
     Raises
     ------
     PxUsageError

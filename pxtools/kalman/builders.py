@@ -21,6 +21,18 @@ from pxtools.kalman.model import StateSpaceModel
 def local_level(level_var: float, *, observation_var: float = 0.0) -> StateSpaceModel:
     """Return a random walk: `level[t+1] = level[t] + w`, w of variance `level_var`.
 
+    Parameters
+    ----------
+    level_var : float
+        Variance of a step.
+    observation_var : float
+        Variance of the irregular part, in every builder.
+
+    Returns
+    -------
+    StateSpaceModel
+        With one state, `level`.
+
     Examples
     --------
     >>> from pxtools.kalman import local_level
@@ -31,13 +43,52 @@ def local_level(level_var: float, *, observation_var: float = 0.0) -> StateSpace
 
 
 def local_linear_trend(level_var: float, slope_var: float, *, observation_var: float = 0.0) -> StateSpaceModel:
-    """Return a level with a slope that is itself a random walk; `level_var` 0 gives a smooth trend."""
+    """Return a level with a slope that is itself a random walk; `level_var` 0 gives a smooth trend.
+
+    Parameters
+    ----------
+    level_var, slope_var, observation_var : float
+        Variances of a step of the level, of the slope (per step), and of the irregular part.
+
+    Returns
+    -------
+    StateSpaceModel
+        With the states `level` and `slope`.
+
+    Examples
+    --------
+    >>> local_linear_trend(0.0, 0.1, observation_var=1.0).state_names
+    ('level', 'slope')
+    """
     F = [[1.0, 1.0], [0.0, 1.0]]
     return _component(F, [1.0, 0.0], [level_var, slope_var], observation_var, ["level", "slope"])
 
 
 def seasonal(period: int, seasonal_var: float, *, observation_var: float = 0.0) -> StateSpaceModel:
-    """Return a seasonal pattern of dummies: the last `period` values sum to a disturbance of `seasonal_var`."""
+    """Return a seasonal pattern of dummies: the last `period` values sum to a disturbance of `seasonal_var`.
+
+    Parameters
+    ----------
+    period : int
+        Steps of a season's round, at least 2.
+    seasonal_var, observation_var : float
+        Variances of the disturbance and of the irregular part.
+
+    Returns
+    -------
+    StateSpaceModel
+        With `period - 1` states.
+
+    Raises
+    ------
+    PxUsageError
+        The period is no integer of at least 2.
+
+    Examples
+    --------
+    >>> (local_level(1.0, observation_var=2.0) + seasonal(4, 0.5)).n_states
+    4
+    """
     period = _at_least("period", period, 2)
     F = np.eye(period - 1, k=-1)
     F[0] = -1.0
@@ -49,7 +100,32 @@ def seasonal(period: int, seasonal_var: float, *, observation_var: float = 0.0) 
 def trigonometric_seasonal(
     period: int, seasonal_var: float, *, n_harmonics: int | None = None, observation_var: float = 0.0
 ) -> StateSpaceModel:
-    """Return a seasonal pattern of harmonics, each with disturbances of `seasonal_var`; smoother than dummies."""
+    """Return a seasonal pattern of harmonics, each with disturbances of `seasonal_var`; smoother than dummies.
+
+    Parameters
+    ----------
+    period : int
+        Steps of a season's round, at least 2.
+    seasonal_var, observation_var : float
+        Variances of each harmonic's disturbances and of the irregular part.
+    n_harmonics : int, optional
+        How many of the `period // 2` harmonics; all by default.
+
+    Returns
+    -------
+    StateSpaceModel
+        With two states a harmonic, one for that of period 2.
+
+    Raises
+    ------
+    PxUsageError
+        There are not so many harmonics.
+
+    Examples
+    --------
+    >>> trigonometric_seasonal(12, 0.1, n_harmonics=2).n_states
+    4
+    """
     period = _at_least("period", period, 2)
     most = period // 2
     count = most if n_harmonics is None else _at_least("n_harmonics", n_harmonics, 1)
@@ -69,7 +145,32 @@ def trigonometric_seasonal(
 
 
 def cycle(period: float, cycle_var: float, *, damping: float = 1.0, observation_var: float = 0.0) -> StateSpaceModel:
-    """Return a stochastic cycle of `period` steps; stationary if `damping` is below 1, else diffuse."""
+    """Return a stochastic cycle of `period` steps; stationary if `damping` is below 1, else diffuse.
+
+    Parameters
+    ----------
+    period : float
+        Steps of a round, more than 1.
+    cycle_var, observation_var : float
+        Variances of the two disturbances and of the irregular part.
+    damping : float
+        Factor of the amplitude a step, from 0 to 1.
+
+    Returns
+    -------
+    StateSpaceModel
+        With two states.
+
+    Raises
+    ------
+    PxUsageError
+        `period` or `damping` lie outside.
+
+    Examples
+    --------
+    >>> cycle(20.0, 0.5, damping=0.9, observation_var=0.1)
+    StateSpaceModel(n_states=2, n_obs=1, initial=stationary)
+    """
     if not period > 1:
         raise PxUsageError(f"`period` is {period!r}; a cycle takes more than one step.")
     if not 0 <= damping <= 1:
@@ -87,6 +188,24 @@ def regression(exog: Any, coefficient_var: float = 0.0, *, observation_var: floa
     exog : array_like or DataFrame, (n_steps, n_regressors)
         X. A pandas index is kept, and observations with other dates are refused. Rows beyond the last observation
         serve forecasts.
+    coefficient_var, observation_var : float
+        Variances of a step of each coefficient and of the irregular part.
+
+    Returns
+    -------
+    StateSpaceModel
+        With one state a regressor.
+
+    Raises
+    ------
+    PxUsageError
+        `exog` has another shape.
+
+    Examples
+    --------
+    >>> X = np.column_stack([np.ones(4), [0.0, 1.0, 2.0, 3.0]])
+    >>> regression(X, observation_var=1.0).state_names
+    ('beta.0', 'beta.1')
     """
     X = as_array("exog", exog)
     X = X[:, None] if X.ndim == 1 else X

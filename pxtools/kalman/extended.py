@@ -179,6 +179,19 @@ def extended_filter(model: ExtendedModel, observations: Any) -> ExtendedResult:
     ------
     PxUsageError
         Observations that do not fit, or a function that returns something that is not finite.
+
+    Examples
+    --------
+    A range that is measured from the origin, with a model made of functions:
+
+    >>> import numpy as np
+    >>> model = ExtendedModel(
+    ...     transition=lambda x: x, transition_jacobian=lambda x: np.eye(2), process_cov=0.01 * np.eye(2),
+    ...     observation=lambda x: [np.hypot(*x)], observation_jacobian=lambda x: [x / np.hypot(*x)],
+    ...     observation_cov=[[0.1]], initial_mean=[3.0, 4.0], initial_cov=np.eye(2),
+    ... )
+    >>> extended_filter(model, [[5.5], [5.4]]).filtered_mean.shape
+    (2, 2)
     """
     observed = read_observations(observations, model)  # type: ignore[arg-type]
     if len(observed.values) != 1:

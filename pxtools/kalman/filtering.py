@@ -105,7 +105,15 @@ def log_likelihood(
 ) -> Any:
     """Return the log-likelihood alone, a float or `(n_series,)`: faster than `filter_series`, nothing else is kept.
 
-    Parameters, errors and notes as for `filter_series`, whose `log_likelihood` it returns.
+    Parameters
+    ----------
+    model, observations, form, steady, diffuse_constant
+        As for `filter_series`, with its errors and notes.
+
+    Returns
+    -------
+    float or (n_series,) array
+        The `log_likelihood` of `filter_series`, with its 2π.
 
     Examples
     --------

@@ -21,6 +21,10 @@ def from_statsmodels(model: Any, params: Any = None) -> StateSpaceModel:
     params : array_like, optional
         Parameters to set first; needed for a model that was not fitted.
 
+    Returns
+    -------
+    StateSpaceModel
+
     Raises
     ------
     PxUsageError

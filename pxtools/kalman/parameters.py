@@ -80,9 +80,16 @@ def free(
     start : float, optional
         Where the search begins; chosen from the data when left out.
     lower, upper : float, optional
-        Bounds. `positive=True` is `lower=0`.
+        Bounds.
+    positive : bool
+        The same as `lower=0`.
     name : str, optional
         The parameter's name in the results.
+
+    Returns
+    -------
+    Free
+        The mark, to stand in the place of a number.
 
     Raises
     ------

@@ -53,6 +53,13 @@ def simulate(
     ------
     PxUsageError
         Numbers that are not positive, or a model that covers fewer steps.
+
+    Examples
+    --------
+    >>> from pxtools.kalman import local_level
+    >>> drawn = simulate(local_level(1.0, observation_var=2.0), 50, n_draws=3, seed=1)
+    >>> drawn.states.shape, drawn.observations.shape
+    ((3, 50, 1), (3, 50, 1))
     """
     _check_counts(model, n_steps, n_draws)
     rng = np.random.default_rng(seed)
@@ -98,6 +105,17 @@ def simulate_states(result: FilterResult, n_draws: int, *, seed: Any = None) -> 
     ------
     PxUsageError
         A batch of series, or observations that leave a state undetermined.
+
+    References
+    ----------
+    Durbin & Koopman (2002), Biometrika 89, 603-616.
+
+    Examples
+    --------
+    >>> from pxtools.kalman import kalman, local_level
+    >>> result = kalman(local_level(1.0, observation_var=2.0), [1.0, 3.0, 2.0])
+    >>> simulate_states(result, 5, seed=1).shape
+    (5, 3, 1)
     """
     if result.observed.is_batch and len(result.observed.values) > 1:
         raise PxUsageError("`simulate_states` takes one series: filter `observations[i]` by itself.")

@@ -89,6 +89,15 @@ class StreamState:
 def start_stream(model: StateSpaceModel) -> StreamState:
     """Return the state before the first observation.
 
+    Parameters
+    ----------
+    model : StateSpaceModel
+
+    Returns
+    -------
+    StreamState
+        Its `update(observation)` returns the state after a row of (n_obs,) values.
+
     Examples
     --------
     >>> from pxtools.kalman import local_level, start_stream

@@ -132,10 +132,22 @@ def make_plan(
     n_engines : int
         Without `chains` and `initial` there are chains for so many engines: a group for each, at least two chains.
 
+    Returns
+    -------
+    SamplePlan
+
     Raises
     ------
     PxUsageError
         An option that cannot be carried out, or two that contradict each other.
+
+    Examples
+    --------
+    >>> from pxtools import sampling
+    >>> target = sampling.resolve_target(lambda x, y: -(x**2 + y**2) / 2)
+    >>> plan = make_plan(target, sampler="rwm", chains=3, seed=1)
+    >>> plan.names, plan.n_steps
+    (('x', 'y'), 1100)
     """
     if sampler not in SAMPLERS:
         raise PxUsageError(

@@ -30,6 +30,16 @@ def start_groups(plan: SamplePlan) -> list[Any]:
     """Return the state of every group before its first step, in group order.
 
     Deterministic for a plan. The target is not called: the first chunk evaluates the start points, where it lives.
+
+    Parameters
+    ----------
+    plan : SamplePlan
+        From `make_plan`.
+
+    Returns
+    -------
+    list
+        One small, picklable state a group, for `advance`.
     """
     return [module_of(plan.sampler).start(plan, group) for group in range(plan.n_groups)]
 
@@ -60,6 +70,10 @@ def assemble(
         `target.tier` where it ran.
     notes : iterable of str
         More for the user to know, shown under the summary.
+
+    Returns
+    -------
+    Samples
 
     Raises
     ------
@@ -153,12 +167,24 @@ def sample_here(
     chunk_s : float
         Seconds that a chunk should take; it never changes the draws.
 
+    Returns
+    -------
+    Samples
+
     Raises
     ------
     TargetError
         The target returned no valid value, or a chain cannot start where it is told to.
     KeyboardInterrupt
         Ctrl-C; the draws so far are lost here, schedulers keep theirs.
+
+    Examples
+    --------
+    >>> from pxtools import sampling
+    >>> target = sampling.resolve_target(lambda x, y: -(x**2 + y**2) / 2)
+    >>> samples = sample_here(target, sampling.make_plan(target, draws=100, chains=4, seed=1))
+    >>> samples.draws.shape
+    (4, 100, 2)
     """
     began = time.perf_counter()
     chunks: list[list[Chunk]] = []

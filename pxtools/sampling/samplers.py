@@ -137,12 +137,25 @@ def advance(target: Target, state: Any, n_steps: int) -> Chunk:
     n_steps : int
         Steps to take; warm-up steps count too and give no draws.
 
+    Returns
+    -------
+    Chunk
+        Its draws, (chains of the group, n_steps after warm-up, n_params), and the state to go on from.
+
     Raises
     ------
     TargetError
         The target returned no valid value, or a chain cannot start where it is told to.
     Exception
         Whatever the target raises, with a note that names the call.
+
+    Examples
+    --------
+    >>> from pxtools import sampling
+    >>> target = sampling.resolve_target(lambda x, y: -(x**2 + y**2) / 2)
+    >>> plan = sampling.make_plan(target, draws=5, warmup=0, chains=1, sampler="rwm", seed=1)
+    >>> advance(target, sampling.start_groups(plan)[0], 5).draws.shape
+    (1, 5, 2)
     """
     return advance_all(target, [state], n_steps)[0]
 
@@ -152,6 +165,20 @@ def advance_all(target: Target, states: Sequence[Any], n_steps: int) -> list[Chu
 
     A target that takes many points in one call gets those of all groups together, step by step. The draws are the same
     as if each group went alone.
+
+    Parameters
+    ----------
+    target : Target
+        What is sampled.
+    states : sequence of states
+        One a group.
+    n_steps : int
+        Steps to take.
+
+    Returns
+    -------
+    list of Chunk
+        One a group.
     """
     from pxtools.sampling.group import advance_together
 

@@ -256,10 +256,20 @@ def resolve_target(
     blobs : sequence of str, optional
         Names of the extra outputs of a function that returns a tuple `(log_density, blob, ...)`.
 
+    Returns
+    -------
+    Target
+
     Raises
     ------
     PxUsageError
         Not callable; no readable signature and not told how to call it; names that do not fit.
+
+    Examples
+    --------
+    >>> from pxtools.sampling import resolve_target
+    >>> resolve_target(lambda x, y: -(x**2 + y**2) / 2).names
+    ('x', 'y')
     """
     source = source_of(function)
     if source is not None:

@@ -121,6 +121,14 @@ def fit_model(
     Notes
     -----
     Deterministic for a given seed, however the starts are run.
+
+    Examples
+    --------
+    >>> from pxtools.kalman import FreeModel, free, local_level
+    >>> model = FreeModel(lambda var: local_level(var, observation_var=1.0), {"var": free(positive=True)})
+    >>> fit = fit_model(model, [1.0, 3.0, 2.0, 4.0, 6.0, 5.0, 7.0])
+    >>> fit.has_converged
+    True
     """
     from pxtools.kalman.fitting.em import fit_em
     from pxtools.kalman.fitting.ml import fit_ml
