@@ -310,7 +310,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rounds, problems = arguments.rounds, [p for p in PROBLEMS if p.name.startswith(tuple(arguments.problems))]
     warnings.simplefilter("ignore")
-    logging.getLogger("pymc").setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     session = pxtools.current_session()
     session.start(2)
     if "overhead" in arguments.only:

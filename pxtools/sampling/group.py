@@ -276,11 +276,17 @@ class _Advance:
     def chunk(self) -> Chunk:
         """Return the draws of the whole way, and the state at its end."""
         n_chains, n_params = self.state.positions.shape
-        draws = np.concatenate([np.empty((n_chains, 0, n_params)), *(part[0] for part in self.parts)], axis=1)
-        values = np.concatenate([np.empty((n_chains, 0)), *(part[1] for part in self.parts)], axis=1)
+        draws = _in_a_row([np.empty((n_chains, 0, n_params)), *(part[0] for part in self.parts)])
+        values = _in_a_row([np.empty((n_chains, 0)), *(part[1] for part in self.parts)])
         names = self.state.blob.names if self.state.blob is not None and self.parts else ()
-        blobs = {name: np.concatenate([part[2][name] for part in self.parts], axis=1) for name in names}
+        blobs = {name: _in_a_row([part[2][name] for part in self.parts]) for name in names}
         return Chunk(draws, values, replace(self.state, bits=dict(self.generator.bit_generator.state)), blobs)
+
+
+def _in_a_row(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return the draws of the parts one after the other; mostly there is one that has any, and it is not copied."""
+    filled = [part for part in parts if part.shape[1]]
+    return filled[0] if len(filled) == 1 else np.concatenate(parts, axis=1)
 
 
 def _evaluate(target: Target, state: GroupState, generator: Generator, is_compiled: bool) -> GroupState:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: points that a fit looks at, steps of expectation-maximisation, and the most components
-MAX_POINTS = 1_000
+#: points that a fit looks at: for each parameter, and the limits; a covariance in ten dimensions needs thousands
+POINTS_EACH, LEAST_POINTS, MAX_POINTS = 300, 1_000, 3_000
+#: steps of expectation-maximisation, and the most components
 EM_STEPS = 15
 MAX_COMPONENTS = 8
 #: distinct points that a component's parameter needs: fewer, and a component fits accidents of the archive
@@ -79,8 +80,9 @@ def fit_mixture(points: Floats, generator: Generator) -> Mixture | None:
     P. Giordani, R. Kohn (2010), J. Comput. Graph. Stat. 19, 243: adaptive independence proposals of this kind.
     G. Schwarz (1978), Annals of Statistics 6, 461.
     """
-    points = points[:: max(1, -(-len(points) // MAX_POINTS))]
     n_params = points.shape[1]
+    n_points = min(MAX_POINTS, max(LEAST_POINTS, POINTS_EACH * n_params))
+    points = points[:: max(1, -(-len(points) // n_points))]
     n_distinct = len(np.unique(points[:, 0]))
     n_free = 1 + n_params + n_params * (n_params + 1) // 2
     most = min(MAX_COMPONENTS, int(n_distinct / (POINTS_PER_PARAMETER * n_free)))

@@ -82,10 +82,8 @@ def assemble(
     """
     from pxtools.sampling.samples import Samples
 
-    draws = [np.concatenate([chunk.draws for chunk in group], axis=1) for group in chunks if group]
-    values = [np.concatenate([chunk.values for chunk in group], axis=1) for group in chunks if group]
-    n_draws = min((array.shape[1] for array in draws), default=0)
-    if len(draws) != plan.n_groups or n_draws == 0:
+    n_draws = min((sum(chunk.draws.shape[1] for chunk in group) for group in chunks), default=0)
+    if len(chunks) != plan.n_groups or n_draws == 0:
         raise PxUsageError(
             "Not every chain has got through its warm-up, so there are no draws.\n"
             "Let it run longer, or take a smaller --warmup."
@@ -93,8 +91,8 @@ def assemble(
     stats = [group[-1].state.stats for group in chunks]
     names = list(dict.fromkeys(name for group in chunks for chunk in group for name in chunk.blobs))
     return Samples(
-        draws=np.concatenate([array[:, :n_draws] for array in draws]),
-        values=np.concatenate([array[:, :n_draws] for array in values]),
+        draws=_together([[chunk.draws for chunk in group] for group in chunks], n_draws),
+        values=_together([[chunk.values for chunk in group] for group in chunks], n_draws),
         blobs={name: _blob(name, chunks, n_draws) for name in names},
         names=plan.names,
         target_name=plan.target_name,
@@ -119,6 +117,23 @@ def assemble(
     )
 
 
+def _together(parts: Sequence[Sequence[NDArray[Any]]], n_draws: int) -> NDArray[Any]:
+    """Return the arrays of all groups as one, (n_chains, n_draws, ...); each number is copied once."""
+    n_chains, first = sum(len(group[0]) for group in parts), parts[0][0]
+    whole = np.empty(
+        (n_chains, n_draws, *first.shape[2:]), dtype=np.result_type(*(part for group in parts for part in group))
+    )
+    row = 0
+    for group in parts:
+        column, n_rows = 0, len(group[0])
+        for part in group:
+            width = min(part.shape[1], n_draws - column)
+            whole[row : row + n_rows, column : column + width] = part[:, :width]
+            column += width
+        row += n_rows
+    return whole
+
+
 def _blob(name: str, chunks: Sequence[Sequence[Chunk]], n_draws: int) -> NDArray[Any]:
     """Return one extra output of all chains, (n_chains, n_draws, ...)."""
     parts = [[chunk.blobs[name] for chunk in group if name in chunk.blobs] for group in chunks]
@@ -128,7 +143,7 @@ def _blob(name: str, chunks: Sequence[Sequence[Chunk]], n_draws: int) -> NDArray
             f"The blob `{name}` differs between groups of chains: {', '.join(shapes)}.\n"
             f"Return it with the same shape at every point."
         )
-    return np.concatenate([np.concatenate(part, axis=1)[:, :n_draws] for part in parts])
+    return _together(parts, n_draws)
 
 
 def _acceptance_rate(stats: GroupStats) -> NDArray[np.float64]:
@@ -190,17 +205,17 @@ def sample_here(
     chunks: list[list[Chunk]] = []
     for number, state in enumerate(start_groups(plan)):
         chunks.append([])
-        for chunk in walk_group(target, state, plan.n_steps, chunk_s):
-            chunks[-1].append(chunk)
+        for pieces in walk_group(target, state, plan.n_steps, chunk_s):
+            chunks[-1] += pieces
             if progress is not None:
-                progress(number * plan.n_steps + chunk.state.n_done, plan.n_groups * plan.n_steps)
+                progress(number * plan.n_steps + pieces[-1].state.n_done, plan.n_groups * plan.n_steps)
     seconds = time.perf_counter() - began
     return assemble(plan, chunks, seconds=seconds, engine_seconds=seconds, target_tier=target.tier)
 
 
-def walk_group(target: Target, state: Any, n_steps: int, chunk_s: float = CHUNK_S) -> Iterator[Chunk]:
-    """Yield a group's chunks, each of about `chunk_s` seconds, until it has done `n_steps`."""
+def walk_group(target: Target, state: Any, n_steps: int, chunk_s: float = CHUNK_S) -> Iterator[list[Chunk]]:
+    """Yield a group's chunks, those of about `chunk_s` seconds together, until it has done `n_steps`."""
     while state.n_done < n_steps:
-        chunk = advance_for(target, [state], n_steps - state.n_done, chunk_s)[0]
-        state = chunk.state
-        yield chunk
+        pieces = advance_for(target, [state], n_steps - state.n_done, chunk_s)[0]
+        state = pieces[-1].state
+        yield pieces

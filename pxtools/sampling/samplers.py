@@ -113,6 +113,7 @@ class Chunk(NamedTuple):
     values: NDArray[np.float64]
     """(n_chains in the group, n_kept): density or log-density, as the target returns it"""
     state: Any
+    """where the group stands at its end; None when another chunk follows that has it"""
     blobs: dict[str, NDArray[Any]] = {}  # noqa: RUF012  a field's default, never changed
     """(n_chains in the group, n_kept, ...) for each extra output of the target"""
 
@@ -185,31 +186,31 @@ def advance_all(target: Target, states: Sequence[Any], n_steps: int) -> list[Chu
     return advance_together(target, states, n_steps, module_of(states[0].sampler).kernel)
 
 
-def advance_for(target: Target, states: Sequence[Any], n_steps: int, seconds: float) -> list[Chunk]:
+def advance_for(target: Target, states: Sequence[Any], n_steps: int, seconds: float) -> list[list[Chunk]]:
     """Take several groups of one run `n_steps` further, or as far as they get in about `seconds`; see `advance_all`.
 
     It takes one step to begin with, then as many as should fit, and one step at least however long that takes. So a
     slow target answers soon, and a short run is one call. All groups get equally far.
+
+    Returns
+    -------
+    list by group of list of Chunk
+        The pieces of each group's way, in order. The last one alone has a state.
     """
     ends_at = time.perf_counter() + seconds
-    pieces, n_done, size = [], 0, 1
+    pieces: list[list[Chunk]] = [[] for _ in states]
+    n_done, size = 0, 1
     while n_done < n_steps:
         began = time.perf_counter()
-        pieces.append(advance_all(target, states, size))
-        states, n_done = [chunk.state for chunk in pieces[-1]], n_done + size
+        chunks = advance_all(target, states, size)
+        for group, chunk in zip(pieces, chunks, strict=True):
+            if group:
+                group[-1] = group[-1]._replace(state=None)
+            group.append(chunk)
+        states, n_done = [chunk.state for chunk in chunks], n_done + size
         now = time.perf_counter()
         if ends_at - now < seconds / 10:
             break
         growth = min(MOST_GROWTH, (ends_at - now) / max(now - began, 1e-9))
         size = min(n_steps - n_done, max(1, int(size * growth)))
-    return [_joined(chunks) for chunks in zip(*pieces, strict=True)]
-
-
-def _joined(chunks: Sequence[Chunk]) -> Chunk:
-    """Return the pieces of one group's way as one chunk."""
-    return Chunk(
-        np.concatenate([chunk.draws for chunk in chunks], axis=1),
-        np.concatenate([chunk.values for chunk in chunks], axis=1),
-        chunks[-1].state,
-        {name: np.concatenate([chunk.blobs[name] for chunk in chunks], axis=1) for name in chunks[-1].blobs},
-    )
+    return pieces

@@ -278,8 +278,8 @@ class _Run:
             pool.submit(bundle, "call_task", {"function": ADVANCE, "args": (states, n_steps, CHUNK_S)})
 
     def _take(self, bundle: tuple[int, ...], answer: Mapping[str, Any]) -> None:
-        for group, chunk in zip(bundle, answer["value"], strict=True):
-            self.chunks[group].append(chunk)
+        for group, pieces in zip(bundle, answer["value"], strict=True):
+            self.chunks[group] += pieces
         self.engine_seconds += answer["seconds"]
         self.store()
 

@@ -131,7 +131,7 @@ def test_checkpoint_is_never_torn_by_a_kill(tmp_path):
         "import sys, numpy as np\n"
         "from pxtools import sampling\nfrom pxtools.sampling.checkpoint import Checkpoint, write\n"
         "target = sampling.resolve_target(lambda x, y: -x * x - y * y)\n"
-        "plan = sampling.make_plan(target, draws=20_000, seed=1)\n"
+        "plan = sampling.make_plan(target, draws=20_000, warmup=1_000, seed=1)\n"
         "chunks = [[sampling.advance(target, s, 15_000)] for s in sampling.start_groups(plan)]\n"
         "print('ready', flush=True)\n"
         f"while True: write({str(path)!r}, Checkpoint(plan, 'python', chunks))\n"

@@ -239,16 +239,16 @@ def test_run_without_the_compiled_loop_gives_the_same_draws_and_says_so(sampler,
 def test_piece_that_is_cut_by_time_is_the_way_of_one_that_is_not():
     target = sampling.resolve_target(lambda x, y: -x * x - y * y)
     plan = sampling.make_plan(target, draws=300, warmup=200, seed=1, thin=2)
-    states, pieces = sampling.start_groups(plan), []
+    states, pieces, n_calls = sampling.start_groups(plan), [[], []], 0
     while states[0].n_done < plan.n_steps:
-        chunks = sampling.advance_for(target, states, plan.n_steps - states[0].n_done, 0.002)
-        pieces.append(chunks)
-        states = [chunk.state for chunk in chunks]
-    assert len(pieces) > 1
+        found = sampling.advance_for(target, states, plan.n_steps - states[0].n_done, 0.002)
+        pieces = [before + new for before, new in zip(pieces, found, strict=True)]
+        states, n_calls = [group[-1].state for group in pieces], n_calls + 1
+    assert n_calls > 1
     whole = sampling.assemble(
         plan, [[chunk] for chunk in sampling.advance_all(target, sampling.start_groups(plan), plan.n_steps)]
     )
-    cut = sampling.assemble(plan, list(zip(*pieces, strict=True)))
+    cut = sampling.assemble(plan, pieces)
     np.testing.assert_array_equal(cut.draws, whole.draws)
     np.testing.assert_array_equal(cut.values, whole.values)
 
@@ -263,7 +263,7 @@ def test_slow_target_is_asked_for_one_step_before_the_chunk_ends():
 
     target = sampling.resolve_target(slow)
     plan = sampling.make_plan(target, draws=300, seed=1)
-    chunk = sampling.advance_for(target, sampling.start_groups(plan)[:1], plan.n_steps, 0.01)[0]
+    chunk = sampling.advance_for(target, sampling.start_groups(plan)[:1], plan.n_steps, 0.01)[0][-1]
     assert chunk.state.n_done == 1
     assert len(calls) == 8  # four start points, four chains
 
