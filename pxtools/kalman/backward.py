@@ -25,6 +25,9 @@ LOST = 1e-4
 #: singular values below this fraction of the largest are zero
 NO_DIRECTION = 1e-13
 
+#: so many times the round-off that it is computed with, a variance is taken for zero
+KNOWN = 32
+
 #: gains are computed for so many numbers at a time
 BLOCK = 1_000_000
 
@@ -72,9 +75,11 @@ def refined(system: System, filtered: Filtered, smoothed: Smoothed, every: bool 
     n_steps, n_diffuse = smoothed.mean.shape[1], filtered.diffuse_filtered_cov.shape[1]
     variance, before = (np.einsum("...ii->...i", part) for part in (smoothed.cov, filtered.filtered_cov))
     lost = variance < LOST * repeated(before, n_steps)
-    needed = lost.any(axis=2) if lost.any() else np.zeros(lost.shape[:2], dtype=bool)
-    needed |= every
+    needed = np.full(lost.shape[:2], every)
     needed[:, :n_diffuse] |= filtered.diffuse_filtered_cov.any(axis=(2, 3))
+    if lost.any():
+        # of states that are known exactly, all variances are round-off
+        needed |= (lost & ~known_states(system, filtered)).any(axis=2)
     needed[:, n_steps - 1] = False
     if not needed.any():
         return smoothed._replace(by_regression=needed)
@@ -83,7 +88,7 @@ def refined(system: System, filtered: Filtered, smoothed: Smoothed, every: bool 
     for block in np.array_split(times, -(-len(times) * len(mean) * mean.shape[2] ** 2 // BLOCK))[::-1]:
         steps = [(np.flatnonzero(needed[:, t]), int(t)) for t in block]
         series, when = np.concatenate([which for which, _ in steps]), np.repeat(block, [len(w) for w, _ in steps])
-        gains, rests = gains_at(system, filtered, series, when)
+        gains, rests = gains_at(system, filtered, series, when, every)
         rests = rests @ rests.swapaxes(-1, -2)
         end = len(series)
         for which, t in reversed(steps):
@@ -95,12 +100,34 @@ def refined(system: System, filtered: Filtered, smoothed: Smoothed, every: bool 
     return smoothed._replace(mean=mean, cov=cov, by_regression=needed)
 
 
+def known_states(system: System, filtered: Filtered) -> NDArray[np.bool_]:
+    """Tell of every state (n_series, n_steps, n_states) whether its filtered variance is no more than round-off.
+
+    An observation without noise leaves a variance of some 1e-16 of the one before, and the model hands it on.
+    """
+    n_steps, n_diffuse = filtered.filtered_mean.shape[1], filtered.diffuse_filtered_cov.shape[1]
+    predicted = repeated(np.einsum("stii->sti", filtered.predicted_cov), n_steps + 1)
+    variance = repeated(np.einsum("stii->sti", filtered.filtered_cov), n_steps)
+    squares, error, known = system.F**2, np.zeros_like(predicted[:, 0]), np.empty(variance.shape, dtype=bool)
+    for t in range(n_steps):
+        error = np.maximum(error, predicted[:, t] * np.finfo(float).eps)
+        known[:, t] = variance[:, t] <= KNOWN * error
+        error = error @ squares[t if len(squares) > 1 else 0].T
+    known[:, :n_diffuse] &= np.einsum("stii->sti", filtered.diffuse_filtered_cov) == 0.0
+    return known
+
+
 def gains_at(
-    system: System, filtered: Filtered, series: NDArray[np.intp], when: NDArray[np.intp]
+    system: System, filtered: Filtered, series: NDArray[np.intp], when: NDArray[np.intp], is_sqrt: bool = False
 ) -> tuple[Array, Array]:
-    """Return J and the rest, each (k, n, any), of k pairs of a series and a step."""
+    """Return J and the rest, each (k, n, any), of k pairs of a series and a step; `is_sqrt` trusts small variances."""
     n_kept, n_diffuse = filtered.filtered_cov.shape[1], filtered.diffuse_filtered_cov.shape[1]
-    S = factors(filtered.filtered_cov[series, np.minimum(when, n_kept - 1)])
+    cov = filtered.filtered_cov[series, np.minimum(when, n_kept - 1)]
+    if not is_sqrt:
+        # round-off of a variance, divided by round-off, would be a gain of any size
+        here = ~known_states(system, filtered)[series, when]
+        cov = cov * here[:, :, None] * here[:, None, :]
+    S = factors(cov)
     F = system.F[when] if len(system.F) > 1 else system.F
     half_Q = factors(system.Q)
     half_Q = half_Q[when] if len(half_Q) > 1 else half_Q

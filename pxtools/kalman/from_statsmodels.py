@@ -28,14 +28,16 @@ def from_statsmodels(model: Any, params: Any = None) -> StateSpaceModel:
     Raises
     ------
     PxUsageError
-        Something else than a statsmodels state-space model, or one without parameters or initial state.
+        Something else than a statsmodels state-space model, or one without parameters, scale or initial state.
 
     Notes
     -----
     The initial state is taken over as it is: known, stationary (as its moments), exact diffuse or approximate diffuse.
     statsmodels drops the first `loglikelihood_burn` terms of a log-likelihood; `FilterResult.log_likelihood` has all.
     """
+    scale = None
     if hasattr(model, "params") and hasattr(model, "model"):
+        scale = getattr(model, "scale", None) if params is None else None
         params = model.params if params is None else params
         model = model.model
     if params is not None and hasattr(model, "update"):
@@ -49,6 +51,14 @@ def from_statsmodels(model: Any, params: Any = None) -> StateSpaceModel:
     if not all(np.isfinite(part).all() for part in parts.values()):
         raise PxUsageError("The statsmodels model has no parameters yet.\nPass its results, or `params=`.")
     mean, cov, kinds = _initial(representation)
+    if getattr(representation, "filter_concentrated", False):
+        if scale is None:
+            raise PxUsageError(
+                "The statsmodels model leaves its scale out of its parameters (concentrate_scale=True).\n"
+                "Pass its results, `from_statsmodels(results)`, which hold the scale."
+            )
+        parts["process_cov"], parts["observation_cov"] = scale * parts["process_cov"], scale * parts["observation_cov"]
+        cov = scale * cov
     names = getattr(model, "state_names", None)
     return StateSpaceModel(
         **parts,

@@ -120,7 +120,7 @@ def lag_one(result: FilterResult) -> Array:
     system = system_of(result.model, *result.observed.values.shape[:2])
     series, when = np.nonzero(smooth.by_regression)
     if len(series):
-        gains, _ = gains_at(system, f, series, when)
+        gains, _ = gains_at(system, f, series, when, result.form == "sqrt")
         lag[series, when] = smooth.cov[series, when + 1] @ gains.swapaxes(-1, -2)
     return lag
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pxtools.errors import PxUsageError
 from pxtools.kalman import (
     StateSpaceModel,
     arima,
@@ -106,6 +107,49 @@ def test_a_model_of_statsmodels_with_single_elements_missing():
     lag = np.moveaxis(wanted.smoothed_state_autocov, -1, 0)[:-1]
     np.testing.assert_allclose(result.smoothed_lag_one_cov, lag.swapaxes(1, 2), atol=1e-9)
     np.testing.assert_allclose(result.process_disturbance[:-1], wanted.smoothed_state_disturbance.T[:-1], atol=1e-9)
+
+
+def other_of_statsmodels(name):
+    rng = np.random.default_rng(0)
+    y = np.cumsum(rng.normal(size=120)) + rng.normal(size=120)
+    both = np.column_stack([y, 0.5 * y + rng.normal(size=120)])
+    gaps = both.copy()
+    gaps[5, 0], gaps[50:60, 1] = np.nan, np.nan
+    if name == "states that are observed exactly":
+        options = {"order": (1, 1, 1), "seasonal_order": (1, 0, 1, 12), "trend": "c"}
+        return sm.tsa.SARIMAX(y, use_exact_diffuse=True, **options)
+    if name == "variances that vanish":
+        return sm.tsa.VARMAX(both, order=(1, 1))
+    if name == "gaps":
+        return sm.tsa.VARMAX(gaps, order=(1, 0))
+    if name == "noise at rest":
+        return sm.tsa.DynamicFactorMQ(both, factors=1, factor_orders=1)
+    return sm.tsa.statespace.ExponentialSmoothing(y, trend=True, seasonal=12)
+
+
+OTHERS = ["states that are observed exactly", "variances that vanish", "gaps", "noise at rest", "scale of its own"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models_of_statsmodels_are_filtered_and_smoothed_alike(name):
+    theirs = other_of_statsmodels(name)
+    wanted = theirs.smooth(theirs.start_params)
+    result = kalman(wanted, theirs.endog, smooth=True)
+    assert result.log_likelihood == pytest.approx(wanted.llf, rel=1e-9)
+    after = result.n_diffuse_steps
+    scale = np.abs(wanted.smoothed_state).max()
+    np.testing.assert_allclose(result.smoothed_mean[after:], wanted.smoothed_state.T[after:], atol=1e-7 * scale)
+    if name != "scale of its own":
+        cov = np.moveaxis(wanted.smoothed_state_cov, -1, 0)[after:]
+        np.testing.assert_allclose(result.smoothed_cov[after:], cov, atol=1e-7 * np.abs(cov).max())
+
+
+def test_a_model_of_statsmodels_that_leaves_its_scale_out_needs_its_results():
+    y = np.random.default_rng(0).normal(size=30)
+    theirs = sm.tsa.SARIMAX(y, order=(1, 0, 0), concentrate_scale=True)
+    with pytest.raises(PxUsageError, match="results"):
+        from_statsmodels(theirs, [0.5])
 
 
 @pytest.mark.filterwarnings("ignore")
