@@ -316,7 +316,7 @@ class FleetResult:
             raise PxUsageError(f"There is no table `{name}`; choose one of {', '.join(tables)}.{nearest(name, tables)}")
         import pandas as pd
 
-        array = self._array(name)
+        array = np.asarray(self._array(name))
         array = array[..., column] if array.ndim == 3 else array
         index = self.source.index
         if index is not None and array.shape[1] == len(index) + 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pxtools.errors import PxUsageError
@@ -78,7 +79,7 @@ def filter_on(
     if where not in WHERE:
         raise PxUsageError(f"`--where {where}`: it must be one of {', '.join(WHERE)}.")
     models = as_models(model) if isinstance(model, (list, tuple)) else as_model(model)
-    more = {"timeout_s": timeout_s, "write": None if write is None else Target(write, ())}
+    more = {"timeout_s": timeout_s, "write": None if write is None else Target(_absolute(write), ())}
     source = _source(session, models, (name, observations), targets, where, {**options, "more": more})
     if source is not None:
         return _fleet(session, models, source, options)
@@ -100,7 +101,7 @@ def _source(
     name, observations = named
     more = options["more"]
     if is_series_path(observations):
-        path = str(observations)
+        path = _absolute(observations)
         if targets is None and more["write"] is None:
             return Here(Fleet(read_series(path, 0, series_shape(path)[0])))
         return kalman_fleet.from_file(session, path, targets, **more)
@@ -120,6 +121,11 @@ def _source(
     source = kalman_fleet.shipped(session, fleet.values, targets, **more)
     source.index, source.names = fleet.index, fleet.names
     return source
+
+
+def _absolute(path: Any) -> str:
+    """Return a path that means the same to engines, whatever folder they are in."""
+    return str(Path(path).expanduser().absolute())
 
 
 def _pays(session: Session, models: Any, fleet: Fleet, targets: Any, options: Mapping[str, Any]) -> bool:
