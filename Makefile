@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/pxtools-is-set-up
 KERNELS := $(wildcard pxtools/kernels/*.pyx pxtools/kernels/*.pxd)
 
-.PHONY: help setup demo test check check-format check-lint check-types check-contracts fix docs bench rivals kernels clean
+.PHONY: help setup demo test check check-format check-lint check-types check-contracts fix bench rivals kernels clean
 
 help:
 	@echo "make demo     sample three Gaussians in a real kernel on local engines; see build/demo/"
@@ -50,6 +50,7 @@ fix: $(STAMP)
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
+.PHONY: docs
 docs: $(STAMP)
 	@$(PY) -m sphinx -q -W --keep-going -j auto -c docs -d build/doctrees . build/docs
 	@echo "docs: build/docs/index.html"
