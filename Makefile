@@ -53,6 +53,7 @@ fix: $(STAMP)
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
+.PHONY: docs
 docs: $(STAMP)
 	@$(PY) -m sphinx -q -W --keep-going -j auto -c docs -d build/doctrees . build/docs
 	@echo "docs: build/docs/index.html"

@@ -59,6 +59,8 @@ numpydoc_class_members_toctree = False
 # looks
 html_theme = "furo"
 html_title = f"pxtools {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_extra_path = ["_static/index.html"]  # leads to README.html
 html_copy_source = False
 html_show_sphinx = False
