@@ -126,6 +126,7 @@ def sample(
         options["seed"] = stored.plan.seed
     if until is not None and options.get("draws") is None:
         options["draws"] = MOST_DRAWS
+    options["seed"] = session.settings.seed_for(options.get("seed"))
     engines = session.targets(targets)
     plan = make_plan(target, n_engines=len(engines), **{k: v for k, v in options.items() if v is not None})
     target, tier_notes = choose_tier(target.with_size(len(plan.names)), plan, tier)
