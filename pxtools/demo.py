@@ -142,8 +142,13 @@ def run_cells(notebook: Any, kernel: Any, folder: Path, environment: dict[str, s
 
 
 def ask_for_engines(notebook: Any, n_engines: int) -> None:
-    """Write `%pxcluster start` above the first `%pximport`, which would else find or start engines."""
+    """Write `%pxcluster start` above the first `%pximport`, which would else find or start engines.
+
+    A notebook that starts its engines itself is left as it is.
+    """
     first = "%pximport "
+    if any("%pxcluster start" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
+        return
     for cell in notebook.cells:
         if cell.cell_type == "code" and first in cell.source:
             cell.source = cell.source.replace(first, f"%pxcluster start -n {n_engines}\n{first}", 1)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import difflib
 import traceback
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class ShortTraceback:
     """An exception that IPython prints without frames at first, and in full when asked again (`%tb`)."""
 
+    #: `%config PxTools.short_errors`
+    is_short_at_first: ClassVar[bool] = True
     #: what `%tb` shows; the local traceback when empty
     full_traceback: str = ""
     _was_shown = False
 
     def _render_traceback_(self) -> list[str]:
-        if self._was_shown:
+        if self._was_shown or not ShortTraceback.is_short_at_first:
             return self._full_lines()
         self._was_shown = True
         return self._short_lines()

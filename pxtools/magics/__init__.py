@@ -58,6 +58,9 @@ def unload(shell: Any) -> None:
     registry = shell.magics_manager.registry
     for key in [key for key, magics in registry.items() if isinstance(magics, PxMagics)]:
         del registry[key]
+    for configurable in shell.configurables:
+        if isinstance(configurable, PxTools):
+            configurable.leave()
     shell.configurables[:] = [c for c in shell.configurables if not type(c).__module__.startswith("pxtools.")]
     if shell.Completer is not None:
         others = [m for m in shell.Completer.custom_matchers if getattr(m, "matcher_identifier", "") != IDENTIFIER]

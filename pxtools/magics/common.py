@@ -23,6 +23,10 @@ from pxtools.session.core import Session
 from pxtools.session.failures import show_short
 from pxtools.session.handle import Handle
 
+#: help of options that many magics have
+TARGETS = "Engines: 0, 0,2, ::2, all, or the name of a view (default: PxTools.targets, all)."
+HOW_HELP = "Combine what comes back: list, concat, stack, dict, first or same (default: a PerEngine value)."
+
 #: keywords that go on with the expression before them
 _CONTINUES = frozenset({"if", "else", "for", "in", "and", "or", "is", "not", "async"})
 #: characters of a line that name its work
@@ -33,7 +37,7 @@ def waits(magic: Any) -> Any:
     """Give a magic the options that `PxMagics.carry_out` serves: ``--timeout`` and ``--noblock``."""
     for option in (
         argument("--noblock", action="store_true", help="Return a handle: .done, .progress, .result(), .cancel()."),
-        argument("--timeout", type=float, help="Interrupt the engines after so many seconds."),
+        argument("--timeout", type=float, help="Interrupt the engines after so many seconds (default: never)."),
     ):
         magic = option(magic)
     return magic
@@ -205,7 +209,7 @@ def _usage_error(parser: Any, message: str, words: list[str]) -> PxUsageError:
     options = sorted(option for action in parser._actions for option in action.option_strings)
     magic = f"%{parser.prog.lstrip('%')}"
     unknown = next((w for w in words if w.startswith("-") and w.split("=")[0] not in options), "")
-    if "unrecognized" in message and unknown:
+    if unknown and ("unrecognized" in message or "required" in message):
         hint = nearest(unknown, [option for option in options if option.startswith("--")])
         return PxUsageError(f"{magic} has no option `{unknown}`.{hint}\n`{magic}?` lists its options.")
     return PxUsageError(f"{magic}: {message}.\n`{magic}?` shows its options.")

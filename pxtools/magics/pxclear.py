@@ -7,7 +7,7 @@ from typing import Any
 from IPython.core.magic import line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from pxtools.magics.common import PxMagics, read_line, waits
+from pxtools.magics.common import TARGETS, PxMagics, read_line, waits
 from pxtools.session.state import clear
 
 
@@ -19,15 +19,18 @@ class PxClear(PxMagics):
     @line_magic
     @magic_arguments()
     @waits
-    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("-t", "--targets", help=TARGETS)
     @argument("names", nargs="*", help="Names to delete; all of the user's when none is given.")
     def pxclear(self, line: str) -> Any:
         """Delete names on the engines; without names, everything that is the user's.
 
+        The notebook's own names are untouched, and sent again when they are needed.
+
         Examples
         --------
-        >>> %pxclear
+        >>> %pxpush a=1 b=2
         >>> %pxclear a b
+        >>> %pxclear
         """
         args = read_line(self.pxclear, line)
         return self.carry_out(args, lambda: clear(self.session, args.names, targets=args.targets), lambda gone: None)

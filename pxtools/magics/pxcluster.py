@@ -26,27 +26,43 @@ class PxCluster(PxMagics):
     @argument(
         "verb", nargs="?", default="status", help="start, connect, wait, resize, restart, stop or status (default)."
     )
-    @argument("-n", type=int, help="Number of engines; one per core by default.")
-    @argument("--engines", default="local", help="Launcher: local, mpi, ssh, slurm, pbs, … as ipyparallel knows them.")
+    @argument("-n", type=int, help="Number of engines (default: one per core).")
+    @argument(
+        "--engines",
+        default="local",
+        help="Launcher: local (default), mpi, ssh, slurm, pbs, … as ipyparallel knows them.",
+    )
     @argument(
         "-O",
         "--launcher-option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="start: a setting of the launcher, as hosts=alpha=2,beta=2 or queue=short; any number of times.",
+        help="start: a setting of the launcher, as hosts=alpha=2,beta=2 or queue=short; repeatable (default: none).",
     )
-    @argument("--controller-ip", metavar="ADDRESS", help="start: where engines of other hosts reach the controller.")
+    @argument(
+        "--controller-ip",
+        metavar="ADDRESS",
+        help="start: where engines of other hosts reach the controller (default: every address).",
+    )
     @argument("--encrypt", action="store_true", help="start: encrypt also what stays on this host.")
     @argument(
-        "--min-engines", type=int, metavar="N", help="start: go on when so many are there; others may come later."
+        "--min-engines",
+        type=int,
+        metavar="N",
+        help="start: go on when so many are there (default: all); others may come later.",
     )
     @argument("--noblock", action="store_true", help="start: wait for no engine; the rule for batch systems.")
-    @argument("--timeout", type=float, metavar="S", help="start, wait: seconds to wait; no limit for batch systems.")
-    @argument("--profile", help="IPython profile of the cluster.")
-    @argument("--cluster-id", help="Id of the cluster.")
-    @argument("--file", help="connect: cluster-*.json or ipcontroller-client.json.")
-    @argument("-t", "--targets", help="restart: these engines only, as 0 or 0,2; all when left out.")
+    @argument(
+        "--timeout",
+        type=float,
+        metavar="S",
+        help="start, wait: seconds to wait (default: 60; no limit for batch systems).",
+    )
+    @argument("--profile", help="IPython profile of the cluster (default: default).")
+    @argument("--cluster-id", help="Id of the cluster (start: a new one by default; connect: the only one).")
+    @argument("--file", help="connect: cluster-*.json or ipcontroller-client.json (default: of the profile).")
+    @argument("-t", "--targets", help="restart: these engines only, as 0 or 0,2 (default: all).")
     @argument("--no-cwd", action="store_true", help="Engines of this host do not follow the notebook's directory.")
     def pxcluster(self, line: str) -> Any:
         """Start, connect to, resize, restart or stop the engines; alone, tell how they stand.

@@ -11,7 +11,7 @@ from IPython.display import HTML, display
 
 from pxtools.errors import PxUsageError
 from pxtools.languages.cython_build import CythonFlags
-from pxtools.magics.common import PxMagics, evaluate, expressions, read_line, waits
+from pxtools.magics.common import TARGETS, PxMagics, evaluate, expressions, read_line, waits
 from pxtools.magics.display import show_replies
 from pxtools.session.cython import CythonResult, cython_on
 
@@ -37,27 +37,47 @@ class PxCython(PxMagics):
     @argument("-3", dest="language_level", action="store_const", const=3, help="Python 3 syntax.")
     @argument("-2", dest="language_level", action="store_const", const=2, help="Python 2 syntax.")
     @argument("-f", "--force", action="store_true", help="Compile again.")
-    @argument("-c", "--compile-args", action="append", default=[], help="For the compiler: -c=-fopenmp; repeatable.")
-    @argument("--link-args", action="append", default=[], help="For the linker; may be repeated.")
-    @argument("-l", "--lib", action="append", default=[], help="A library to link; may be repeated.")
-    @argument("-n", "--name", help="Make the module importable under this name, too.")
-    @argument("-L", dest="library_dirs", metavar="DIR", action="append", default=[], help="Where libraries are.")
-    @argument("-I", "--include", action="append", default=[], help="Where headers are.")
-    @argument("-S", "--src", action="append", default=[], help="A source file to compile with it.")
+    @argument(
+        "-c",
+        "--compile-args",
+        action="append",
+        default=[],
+        help="For the compiler: -c=-fopenmp; repeatable (default: none).",
+    )
+    @argument("--link-args", action="append", default=[], help="For the linker; may be repeated (default: none).")
+    @argument("-l", "--lib", action="append", default=[], help="A library to link; may be repeated (default: none).")
+    @argument("-n", "--name", help="Make the module importable under this name, too (default: none).")
+    @argument(
+        "-L",
+        dest="library_dirs",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="Where libraries are (default: the system's).",
+    )
+    @argument("-I", "--include", action="append", default=[], help="Where headers are (default: the system's).")
+    @argument("-S", "--src", action="append", default=[], help="A source file to compile with it (default: none).")
     @argument("--pgo", action="store_true", help="Compile twice, with the profile of one import.")
     @argument("--verbose", dest="quiet", action="store_false", help="Show the compiler's commands.")
-    @argument("--check", metavar="NAME", help="Compare with this Python function; NAME=COMPILED if need be.")
-    @argument("--bounds", default="(0, 1)", help="Of the points of --check: (low, high), or a pair per argument.")
-    @argument("--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument(
+        "--check", metavar="NAME", help="Compare with this Python function; NAME=COMPILED if need be (default: none)."
+    )
+    @argument(
+        "--bounds", default="(0, 1)", help="Of the points of --check: (low, high), or (n_args, 2) (default (0, 1))."
+    )
+    @argument("--targets", help=TARGETS)
     @waits
     def pxcython(self, line: str, cell: str) -> Any:
         """Compile a Cython cell once and bind its names here and on every engine.
 
         The short flags are those of `%%cython`. A cell that does not compile changes nothing anywhere. Functions and
-        instances of its classes can be mapped, collected and sampled; running a changed cell replaces them.
+        instances of its classes can be mapped, collected and sampled; running a changed cell replaces them. `--check`
+        compares at 200 random points, (200, n_args), drawn within `--bounds`.
 
         Examples
         --------
+        >>> def gaussian(x, y):
+        ...     return np.exp(-(x*x + y*y) / 2)
         >>> %%pxcython --check gaussian
         ... from libc.math cimport exp
         ... def gaussian_c(double x, double y):

@@ -8,7 +8,7 @@ from IPython.core.magic import line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, read_line, waits
+from pxtools.magics.common import TARGETS, PxMagics, read_line, waits
 from pxtools.magics.display import Table
 from pxtools.session.doctor import Findings, examine
 
@@ -21,7 +21,7 @@ class PxDoctor(PxMagics):
     @line_magic
     @magic_arguments()
     @waits
-    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("-t", "--targets", help=TARGETS)
     @argument("rest", nargs="*", help="Nothing.")
     def pxdoctor(self, line: str) -> Any:
         """Show versions, compilers, languages and thread settings, here and on the engines.

@@ -22,15 +22,15 @@ class PxExpr(PxMagics):
     @no_var_expand
     @cell_magic
     @magic_arguments()
-    @argument("--assume", help='What is known: "Sigma, R: positive_definite; H: k x n".')
+    @argument("--assume", help='What is known: "Sigma, R: positive_definite; H: k x n" (default: nothing).')
     @argument("--no-assume", action="store_true", help="Use none of it: a general plan.")
-    @argument("--sizes", help="Fix named sizes: n=1000,k=500.")
-    @argument("--blocks", default="auto", help="Blocks in each dimension: auto or a number.")
-    @argument("--form", default="auto", help="auto, cholesky, sqrt, information or sequential.")
-    @argument("--dtype", help="float64 or float32.")
+    @argument("--sizes", help="Fix named sizes: n=1000,k=500 (default: as they come).")
+    @argument("--blocks", default="auto", help="Blocks in each dimension: auto (default) or a number.")
+    @argument("--form", default="auto", help="auto (default), cholesky, sqrt, information or sequential.")
+    @argument("--dtype", help="float64 (default) or float32.")
     @waits
     @argument("--explain", action="store_true", help="Show the steps with flops and times, and the graph.")
-    @argument("--source", choices=("python", "c"), help="With --explain: the same work as code.")
+    @argument("--source", choices=("python", "c"), help="With --explain: the same work as code (default: none).")
     @argument("name", help="The function that is made.")
     def pxexpr(self, line: str, cell: str) -> Any:
         """Compile matrix formulas to a function, here and on every engine.
@@ -39,11 +39,15 @@ class PxExpr(PxMagics):
         read first are the function's inputs, assigned names its outputs; it returns them as a named tuple. A large
         matrix may lie in column blocks on the engines: give its `PerEngine` value.
 
+        Shapes follow from the formulas. Below, mu is (n, c), Sigma (n, n), H (k, n), R (k, k), data (k, c); a vector
+        (n,) may stand where a column may.
+
         Examples
         --------
         >>> %%pxexpr update --assume "Sigma, R: positive_definite"
         ... new_mu    = mu + Sigma*H.T*(H*Sigma*H.T + R).I*(data - H*mu)
         ... new_Sigma = Sigma - Sigma*H.T*(H*Sigma*H.T + R).I*H*Sigma
+        >>> update(mu=np.zeros(3), Sigma=np.eye(3), H=np.ones((1, 3)), R=np.eye(1), data=np.ones(1)).new_mu
         """
         from pxtools import expr
 

@@ -25,18 +25,34 @@ class PxKalman(PxMagics):
     @line_cell_magic
     @magic_arguments()
     @argument("--smooth", action="store_true", help="Smooth now; else smoothed moments are computed when first read.")
-    @argument("--forecast", type=int, default=0, metavar="N", help="Forecast so many steps.")
-    @argument("--level", type=float, default=0.95, help="Probability of the forecasts' intervals (0.95).")
+    @argument("--forecast", type=int, default=0, metavar="N", help="Forecast so many steps (default 0).")
+    @argument("--level", type=float, default=0.95, help="Probability of the forecasts' intervals (default 0.95).")
     @argument("--fit", choices=("ml", "em"), help="Fit the free parameters: maximum likelihood (default) or EM.")
-    @argument("--starts", type=int, default=1, metavar="N", help="Start points of the fit, mapped over the engines.")
-    @argument("--seed", type=int, default=0, help="Of the start points.")
-    @argument("--until", help='When the fit stops, such as "gain<1e-6 iterations<500".')
-    @argument("--form", default="auto", help="auto, univariate, cholesky, sqrt, information or generated.")
-    @argument("-t", "--targets", help="Filter there: 0, 0,2, ::2, all, or a view; many series are split over them.")
-    @argument("--where", default="auto", help="Many series with -t: auto (where it is faster), here, or engines.")
-    @argument("--write", metavar="PATH", help="Have engines write arrays to this folder (or .zarr, .parquet).")
+    @argument(
+        "--starts",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Start points of the fit, mapped over the engines (default 1).",
+    )
+    @argument("--seed", type=int, default=0, help="Of the start points (default 0).")
+    @argument("--until", help='When the fit stops, such as "gain<1e-6 iterations<500" (default: the method\'s).')
+    @argument("--form", default="auto", help="auto (default), univariate, cholesky, sqrt, information or generated.")
+    @argument(
+        "-t",
+        "--targets",
+        help="Filter there: 0, 0,2, ::2, all, or a view; many series are split over them (default: here).",
+    )
+    @argument(
+        "--where", default="auto", help="Many series with -t: auto (default: where it is faster), here, or engines."
+    )
+    @argument(
+        "--write",
+        metavar="PATH",
+        help="Have the engines write arrays to this folder (or .zarr, .parquet), not send them (default: send).",
+    )
     @waits
-    @argument("-o", "--out", help="Bind the result to this name, too.")
+    @argument("-o", "--out", help="Bind the result to this name, too (default: none).")
     @argument("rest", nargs=argparse.REMAINDER, help="MODEL OBSERVATIONS; in a cell OBSERVATIONS alone.")
     def pxkalman(
         self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None
@@ -50,12 +66,20 @@ class PxKalman(PxMagics):
         The cell form defines the model with textbook letters F, H, Q, R, and `initial` or x0 and P0; numbers that are
         left `free()` are fitted.
 
+        Returns
+        -------
+        `FilterResult`: `.filtered_mean` is (n_steps, n_states), `.filtered_cov` (n_steps, n_states, n_states), with an
+        axis (n_series, ...) in front for many series, which are a `FleetResult` if engines hold them.
+
         Examples
         --------
-        >>> %pxkalman model flow --smooth -o level
+        >>> flow = 1000 + np.random.default_rng(1).normal(0, 120, 100)
         >>> %%pxkalman flow -o level --smooth
         ... F = [[1]]; H = [[1]]; Q = [[1469.1]]; R = [[15099]]
         ... initial = "diffuse"
+        >>> from pxtools.kalman import local_level
+        >>> model = local_level(1469.1, observation_var=15099)
+        >>> %pxkalman model flow --forecast 5 -o ahead
         """
         args = read_line(self.pxkalman, line, line_operands if cell is None else cell_operands)
         known = self.names(local_ns)

@@ -10,7 +10,7 @@ from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_v
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, evaluate, expressions, read_line, waits
+from pxtools.magics.common import TARGETS, PxMagics, evaluate, expressions, read_line, waits
 from pxtools.magics.language import name_r_functions, r_functions
 from pxtools.session.mapping import map_on
 
@@ -25,24 +25,36 @@ class PxMap(PxMagics):
     @needs_local_scope
     @line_magic
     @magic_arguments()
-    @argument("-o", "--out", help="Bind the results to this name, too.")
+    @argument("-o", "--out", help="Bind the results to this name, too (default: none).")
     @argument("--unordered", action="store_true", help="An iterator over results as they are ready.")
-    @argument("--chunksize", default="auto", help="Items per message, or auto: follows the time an item takes.")
-    @argument("--retries", type=int, default=0, help="Try an item that raises so many times more.")
+    @argument(
+        "--chunksize", default="auto", help="Items per message, or auto (default): follows the time an item takes."
+    )
+    @argument("--retries", type=int, default=0, help="Try an item that raises so many times more (default 0).")
     @waits
-    @argument("--seed", type=int, help="Give each item its own px_rng, the same on any number of engines.")
+    @argument(
+        "--seed",
+        type=int,
+        help="Give each item its own px_rng, the same on any number of engines (default: PxTools.seed, none).",
+    )
     @argument("--return-exceptions", action="store_true", help="Put exceptions among the results.")
-    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("-t", "--targets", help=TARGETS)
     @argument("rest", nargs=argparse.REMAINDER, help="The function, then one iterable for each of its arguments.")
     def pxmap(self, line: str, local_ns: dict[str, Any] | None = None) -> Any:
         """Map a function over items on the engines, with everything that it needs.
 
         `r:f` is the function `f` that a `%%pxR` cell defined: it is called inside R, a batch of items at a time.
 
+        Returns
+        -------
+        A list of n_items results in the order of the items, n_items being the length of the shortest iterable.
+
         Examples
         --------
-        >>> squares = %pxmap square range(10)
-        >>> %pxmap -o areas area widths heights
+        >>> def area(width, height):
+        ...     return width * height
+        >>> %pxmap -o areas area [1, 2, 3] np.linspace(0, 1, 3)
+        >>> noisy = %pxmap --seed 1 (lambda n: n + px_rng.normal()) range(10)
         """
         args = read_line(self.pxmap, name_r_functions(line), expressions)
         nodes = expressions(args.rest)

@@ -9,7 +9,7 @@ from IPython.core.magic import line_cell_magic, magics_class, needs_local_scope,
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import read_line, waits
+from pxtools.magics.common import HOW_HELP, TARGETS, read_line, waits
 from pxtools.magics.language import LanguageMagics, dotted_names
 from pxtools.session.handle import Handle
 from pxtools.session.languages import OCTAVE, language_cell
@@ -23,17 +23,19 @@ class PxOctave(LanguageMagics):
     @needs_local_scope
     @line_cell_magic
     @magic_arguments()
-    @argument("-i", "--input", action="append", help="Names for Octave: a,b or there=here.")
-    @argument("-o", "--output", action="append", help="Names back from Octave: a,b or here=there.")
-    @argument("-s", "--size", help="Size of pictures: 400,300.")
-    @argument("-f", "--format", default="svg", help="Pictures as svg, png or jpg.")
-    @argument("-w", "--width", type=int, help="Width of pictures in pixels.")
-    @argument("-h", "--height", type=int, help="Height of pictures in pixels.")
-    @argument("-r", "--resolution", type=int, help="Dots per inch.")
-    @argument("-t", "--temp_dir", "--temp-dir", help="As in %%octave: has no effect.")
-    @argument("--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
-    @argument("--how", help="Combine what comes back: list, concat, stack, dict, first or same.")
-    @argument("--seed", type=int, help="Independent streams, one per engine, reproducible.")
+    @argument("-i", "--input", action="append", help="Names for Octave: a,b or there=here (default: none).")
+    @argument("-o", "--output", action="append", help="Names back from Octave: a,b or here=there (default: none).")
+    @argument("-s", "--size", help="Size of pictures: 400,300 (default: 640,480).")
+    @argument("-f", "--format", default="svg", help="Pictures as svg (default), png or jpg.")
+    @argument("-w", "--width", type=int, help="Width of pictures in pixels (default 640).")
+    @argument("-h", "--height", type=int, help="Height of pictures in pixels (default 480).")
+    @argument("-r", "--resolution", type=int, help="Dots per inch (default 150).")
+    @argument("-t", "--temp_dir", "--temp-dir", help="As in %%octave: has no effect, whatever the default.")
+    @argument("--targets", help=TARGETS)
+    @argument("--how", help=HOW_HELP)
+    @argument(
+        "--seed", type=int, help="Independent streams, one per engine, reproducible (default: PxTools.seed, none)."
+    )
     @waits
     @argument("rest", nargs=argparse.REMAINDER, help="Octave code on the line itself.")
     def pxoctave(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Handle | None:
@@ -42,8 +44,11 @@ class PxOctave(LanguageMagics):
         The short flags are those of `%%octave`. Names given by `-i` are pushed; `-o` names come back as plain Python
         and NumPy values, one per engine. Figures are shown in the order of engines.
 
+        An array (n, k) stays (n, k); a vector (n,) becomes a row, (1, n).
+
         Examples
         --------
+        >>> points = np.random.default_rng(1).random((100, 2))
         >>> %%pxoctave -i points -o centre
         ... centre = mean(points);
         ... plot(points(:, 1), points(:, 2), '.')

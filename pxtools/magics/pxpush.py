@@ -9,7 +9,7 @@ from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_v
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, evaluate, names_and_values, read_line, waits
+from pxtools.magics.common import TARGETS, PxMagics, evaluate, names_and_values, read_line, waits
 from pxtools.session.state import push
 
 
@@ -22,17 +22,18 @@ class PxPush(PxMagics):
     @line_magic
     @magic_arguments()
     @waits
-    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("-t", "--targets", help=TARGETS)
     @argument("rest", nargs=argparse.REMAINDER, help="Names, and name=expression.")
     def pxpush(self, line: str, local_ns: dict[str, Any] | None = None) -> Any:
         """Send names of the notebook to the engines, functions and classes with all that they use.
 
         Only what changed travels. `name=expression` sets the engines' value and keeps it until the notebook rebinds
-        that name.
+        that name. A value of any shape arrives whole on every engine; `%pxscatter` sends pieces.
 
         Examples
         --------
-        >>> %pxpush a b f
+        >>> a, b = 3.0, np.arange(4)
+        >>> %pxpush a b
         >>> %pxpush CONSTANT=5 grid=np.linspace(0, 1, 101)
         """
         args = read_line(self.pxpush, line, names_and_values)

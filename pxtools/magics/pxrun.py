@@ -10,7 +10,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxError, PxUsageError
 from pxtools.magics import nested
-from pxtools.magics.common import PxMagics, read_line, renames, waits
+from pxtools.magics.common import HOW_HELP, TARGETS, PxMagics, read_line, renames, waits
 from pxtools.magics.display import LastValues, Table, show_replies
 from pxtools.results import human_bytes
 from pxtools.session.run import Cell, Running, RunResult, plan, submit, syntax_error
@@ -24,16 +24,30 @@ class PxRun(PxMagics):
     @needs_local_scope
     @line_cell_magic
     @magic_arguments()
-    @argument("-i", "--input", action="append", help="Also push these names: a,b or r=py for another name there.")
-    @argument("-o", "--output", action="append", help="Also collect these names: a,b or here=there.")
-    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
-    @argument("--how", help="Combine what comes back: list, concat, stack, dict, first or same.")
+    @argument(
+        "-i",
+        "--input",
+        action="append",
+        help="Also push these names: a,b or r=py for another name there (default: what it reads).",
+    )
+    @argument(
+        "-o",
+        "--output",
+        action="append",
+        help="Also collect these names: a,b or here=there (default: what it assigns).",
+    )
+    @argument("-t", "--targets", help=TARGETS)
+    @argument("--how", help=HOW_HELP)
     @argument("--local", action="store_true", help="Run here as well; only -o names are collected then.")
-    @argument("--seed", type=int, help="Seed px_rng, random and numpy.random, independently on each engine.")
+    @argument(
+        "--seed",
+        type=int,
+        help="Seed px_rng, random and numpy.random, independently on each engine (default: PxTools.seed, none).",
+    )
     @waits
     @argument("--no-auto", action="store_true", help="Push and collect only what -i and -o name.")
     @argument("--explain", action="store_true", help="List what would travel, and why; run nothing.")
-    @argument("--out", help="Bind the last expression's values to this name.")
+    @argument("--out", help="Bind the last expression's values to this name (default: none).")
     @argument("rest", nargs=argparse.REMAINDER, help="%%pxrun only: the code.")
     def pxrun(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
         """Run code on the engines.
@@ -42,11 +56,16 @@ class PxRun(PxMagics):
         values: a sequence by engine with `.concat()`, `.stack()`, `.first()`, `.same()`. The code sees `px_rank`,
         `px_size`, and with `--seed` an independent `px_rng`. Magics work in it, `%%timeit` as its first line, too.
 
+        Returns
+        -------
+        The last expression's value on each engine, of length px_size; shown once per distinct value.
+
         Examples
         --------
         >>> %pxrun x = px_rank**2
         >>> %%pxrun --seed 1 --how concat
         ... points = px_rng.random((1000, 2))
+        >>> points.shape    # (1000 * px_size, 2)
         """
         args = read_line(self.pxrun, line)
         code = args.rest if cell is None else cell

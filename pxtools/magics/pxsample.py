@@ -11,7 +11,7 @@ from IPython.core.magic import line_magic, magics_class, needs_local_scope, no_v
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.magics.common import PxMagics, evaluate, read_line
+from pxtools.magics.common import TARGETS, PxMagics, evaluate, read_line
 from pxtools.magics.language import name_r_functions, r_functions
 from pxtools.magics.pxmap import expressions
 from pxtools.sampling import Box, Samples
@@ -27,35 +27,56 @@ class PxSample(PxMagics):
     @line_magic
     @magic_arguments()
     @argument("--density", action="store_true", help="The target returns a density, not a log-density.")
-    @argument("--initial", help="Start points: (n_chains, n_params), one point, Box((-1, 1), ...), function, Samples.")
-    @argument("--step", default="0.1", help="rwm: half-width of the uniform box (an expression; one or per parameter).")
-    @argument("--draws", type=int, help="Draws kept per chain (default 1000); with --until the most.")
+    @argument(
+        "--initial",
+        help="Starts: (n_chains, n_params), one point, Box((-1, 1), ...), function, Samples (default: within bounds).",
+    )
+    @argument(
+        "--step",
+        default="0.1",
+        help="rwm: half-width of the uniform box, an expression; one or per parameter (default 0.1).",
+    )
+    @argument(
+        "--draws", type=int, help="Draws kept per chain (default 1000); with --until the most (default a million)."
+    )
     @argument(
         "--warmup",
         type=int,
-        help="Steps discarded per chain (auto: 1000, 300 a parameter or a fifth of the draws).",
+        help="Steps discarded per chain (default: 1000, 300 a parameter or a fifth of the draws; rwm: 100).",
     )
-    @argument("--chains", type=int, help="Chains; else rows of --initial, or a group for each engine.")
-    @argument("--thin", type=int, default=1, help="Keep every so manieth step.")
-    @argument("--sampler", default="auto", help="auto: differential evolution; ram: robust adaptive; rwm: random walk.")
-    @argument("--seed", type=int, help="Draws are the same for a seed on any number of engines.")
-    @argument("--bounds", help="Hard bounds: (low, high), one pair per parameter, or a dict by name.")
-    @argument("--periodic", help="Parameters that go round at their bounds: a,b.")
+    @argument("--chains", type=int, help="Chains (default: rows of --initial, or a group for each engine).")
+    @argument("--thin", type=int, default=1, help="Keep every so manieth step (default 1).")
+    @argument(
+        "--sampler",
+        default="auto",
+        help="auto (default): differential evolution; ram: robust adaptive; rwm: random walk.",
+    )
+    @argument(
+        "--seed",
+        type=int,
+        help="Draws are the same for a seed on any number of engines (default: PxTools.seed, else a fresh one).",
+    )
+    @argument("--bounds", help="Hard bounds: (low, high), (n_params, 2), or a dict by name (default: none).")
+    @argument("--periodic", help="Parameters that go round at their bounds: a,b (default: none).")
     @argument("--transform", action="store_true", help="Walk without bounds: log or logit of the bounded parameters.")
-    @argument("--scale", type=float, default=1.0, help="Spread of random starts where there are no bounds.")
+    @argument("--scale", type=float, default=1.0, help="Spread of random starts where there are no bounds (default 1).")
     @argument("--scalar", action=argparse.BooleanOptionalAction, help="Call it with floats, or (--no-scalar) a vector.")
     @argument("--vectorized", action="store_true", help="The target takes (n_points, n_params), returns (n_points,).")
-    @argument("--names", help="Parameter names: a,b,c.")
-    @argument("--blobs", help="Names of the extra outputs that the target returns in a tuple: a,b.")
-    @argument("--tier", default="auto", help="auto, python or numba: what a Python function is made into.")
-    @argument("--until", help='Stop when met: "rhat<1.01 ess>1000" (measures: rhat, ess, ess_bulk, ess_tail, mcse).')
-    @argument("--timeout", type=float, help="Stop after so many seconds, and keep the draws.")
-    @argument("--checkpoint", help="File that keeps the state of the run.")
+    @argument("--names", help="Parameter names: a,b,c (default: of the arguments).")
+    @argument(
+        "--blobs", help="Names of the extra outputs that the target returns in a tuple: a,b (default: of the target)."
+    )
+    @argument("--tier", default="auto", help="auto (default), python or numba: what a Python function is made into.")
+    @argument(
+        "--until", help='Stop when met: "rhat<1.01 ess>1000" (rhat, ess, ess_bulk, ess_tail, mcse; default: never).'
+    )
+    @argument("--timeout", type=float, help="Stop after so many seconds, and keep the draws (default: never).")
+    @argument("--checkpoint", help="File that keeps the state of the run (default: none).")
     @argument("--resume", action="store_true", help="Go on from the checkpoint, if there is one.")
     @argument("--noblock", action="store_true", help="Return a handle: .samples, .done, .result(), .cancel().")
     @argument("--plot", action="store_true", help="Show the picture, too.")
-    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
-    @argument("-o", "--out", help="Bind the Samples to this name, too.")
+    @argument("-t", "--targets", help=TARGETS)
+    @argument("-o", "--out", help="Bind the Samples to this name, too (default: none).")
     @argument("rest", nargs=argparse.REMAINDER, help="The target; options may follow it as well.")
     def pxsample(self, line: str, local_ns: dict[str, Any] | None = None) -> Samples | Sampling:
         """Sample a density with many chains over the engines.
@@ -65,10 +86,18 @@ class PxSample(PxMagics):
         it uses are found and sent. `r:f` is a function that a `%%pxR` cell defined; the walk then runs inside R. The
         draws are bit-identical for any number of engines.
 
+        Returns
+        -------
+        `Samples`: `.draws` is (n_chains, n_draws, n_params), `.points` (n_chains * n_draws, n_params),
+        `.acceptance_rate` (n_chains,); with `--noblock` a handle.
+
         Examples
         --------
-        >>> %pxsample gaussian --density --initial starts --draws 10000 --seed 1 -o walk
-        >>> %pxsample posterior --bounds "[(-5, 5), (0, 10)]" --until "rhat<1.01 ess>2000" --checkpoint run.px --resume
+        >>> def ring(x, y):
+        ...     return -((np.hypot(x, y) - 1) ** 2) / 0.02
+        >>> %pxsample ring --bounds (-2,2) --draws 500 --seed 1 -o walk
+        >>> walk.draws.shape
+        >>> %pxsample ring --bounds "[(-2, 2), (0, 2)]" --until "rhat<1.05 ess>200" --draws 5000
         """
         args = read_line(self.pxsample, name_r_functions(line), one_expression)
         target = one_expression(args.rest)

@@ -8,7 +8,7 @@ from IPython.core.magic import line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.engines.wire import name_engines
-from pxtools.magics.common import PxMagics, read_line, waits
+from pxtools.magics.common import TARGETS, PxMagics, read_line, waits
 from pxtools.magics.display import Table
 from pxtools.results import human_bytes
 from pxtools.session.state import who
@@ -22,9 +22,11 @@ class PxWho(PxMagics):
     @line_magic
     @magic_arguments()
     @waits
-    @argument("-t", "--targets", help="Engines: 0, 0,2, ::2, all, or the name of a view.")
+    @argument("-t", "--targets", help=TARGETS)
     def pxwho(self, line: str) -> Any:
         """List the names on the engines: type, shape, size, whether all hold the same.
+
+        A shape such as `float64[1000, 2]` is that of one engine's array, the size the mean over the engines.
 
         Examples
         --------

@@ -98,7 +98,10 @@ class _Blocks:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.display.close()
+        if error[0] is None:
+            self.display.close("done", 1.0)
+        else:
+            self.display.close()
         wire = self.session.wire
         alive = [i for i in self.engines if i in wire.ids]
         wire.submit("pxtools.remote.work.release", {i: {"token": self.token} for i in alive})

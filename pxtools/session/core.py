@@ -128,10 +128,15 @@ class Session:
 
     def _find_or_start(self) -> None:
         connection = find(self.namespace)
-        if connection is None:
+        if connection is not None:
+            self._use(connection)
+        elif self.settings.autostart:
             self.start(self.settings.engines or None)
         else:
-            self._use(connection)
+            raise PxClusterError(
+                "no engines are running, and `PxTools.autostart` is off.\n"
+                "Type `%pxcluster start -n 4`, or `%pxcluster connect`."
+            )
 
     def start(self, n: int | None = None, **options: Any) -> list[int]:
         """Start a cluster (see `pxtools.engines.start`) in place of the one in use; return its engines."""
@@ -281,7 +286,8 @@ class Session:
         Parameters
         ----------
         spec
-            ``0``, ``0,2``, ``::2``, ``all``, or the name of an ipyparallel view in the notebook.
+            ``0``, ``0,2``, ``::2``, ``all``, or the name of an ipyparallel view in the notebook; None for the setting
+            `targets`.
 
         Raises
         ------
@@ -293,7 +299,7 @@ class Session:
         wire = self.wire
         if not wire.alive and wire.connection.pending:
             raise hosts.none_yet(wire.connection)
-        chosen = parse_targets(spec, wire.alive, self.namespace)
+        chosen = parse_targets(self.settings.targets if spec is None else spec, wire.alive, self.namespace)
         awake = [i for i in chosen if i not in wire.frozen()]
         if chosen and not awake:
             raise PxEngineLost(frozen_message(chosen))

@@ -72,7 +72,8 @@ def show_short(error: BaseException, lines: list[str], full: str = "") -> None:
 
     def render() -> list[str]:
         shown.append(True)
-        return lines if len(shown) == 1 else (full or "".join(traceback.format_exception(error))).splitlines()
+        is_short = len(shown) == 1 and ShortTraceback.is_short_at_first
+        return lines if is_short else (full or "".join(traceback.format_exception(error))).splitlines()
 
     error._render_traceback_ = render  # type: ignore[attr-defined]
     for note in lines[1:]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pxtools.engines import Reply
@@ -84,6 +84,7 @@ def map_on(
     wanted = Wishes(**wishes)
     if not callable(function):
         raise PxUsageError(f"{function!r} cannot be called; give a function and its items: `%pxmap f items`.")
+    wanted = replace(wanted, seed=session.settings.seed_for(wanted.seed))
     work = _Map(session, function, iterables, wanted)
 
     def results() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pxtools.engines import Call, Reply
@@ -177,6 +177,7 @@ def submit(session: Session, cell: Cell, local: Mapping[str, Any] | None = None)
         check_how(cell.how)
     engines = session.targets(cell.targets)
     names, gathering = plan(session, cell, local)
+    cell = replace(cell, seed=session.settings.seed_for(cell.seed))
     return Running(session, cell, names, gathering, engines)
 
 

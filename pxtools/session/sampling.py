@@ -123,6 +123,8 @@ def sample(
     options = {name: value for name, value in options.items() if value is not None}
     if stored is not None:
         options = {"seed": stored.plan.seed, "warmup": stored.plan.warmup} | options
+    if (seed := session.settings.seed_for(options.get("seed"))) is not None:
+        options["seed"] = seed
     engines = session.targets(targets)
     plan = make_plan(target, n_engines=len(engines), **options)
     if until is not None and "draws" not in options:

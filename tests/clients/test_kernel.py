@@ -14,9 +14,10 @@ PATIENCE_S = 180
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    """A client of a kernel with pxtools loaded; no engines."""
+def client(cluster_session: Any) -> Iterator[Any]:
+    """A client of a kernel with pxtools loaded; the engines are those of the test run."""
     with demo.private_environment() as environment:
+        environment["PXTOOLS_CLUSTER_FILE"] = cluster_session.connection.cluster.cluster_file
         manager = demo.kernel_manager(environment)
         manager.start_kernel(env=environment)
         client = manager.client()
@@ -44,6 +45,14 @@ def test_the_family_and_options_complete(client: Any) -> None:
     assert completed(client, "%%pxR --units p") == {"%%pxR --units px"}
     client.execute_interactive("def log_density_of_mine(x): return -x * x", timeout=PATIENCE_S)
     assert completed(client, "%pxsample log_density") == {"%pxsample log_density_of_mine"}
+    assert completed(client, "%pxcollect --how con") == {"%pxcollect --how concat"}
+
+
+def test_names_that_only_the_engines_have_complete(client: Any) -> None:
+    reply = client.execute_interactive("%%pxrun\ndef made_over_there(): pass", timeout=PATIENCE_S)
+    assert reply["content"]["status"] == "ok"
+    assert completed(client, "%pxcollect made_over") == {"%pxcollect made_over_there"}
+    assert completed(client, "%%pxrun -o made_over") == {"%%pxrun -o made_over_there"}
 
 
 @pytest.mark.parametrize("magic", MAGICS)

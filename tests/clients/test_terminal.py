@@ -132,12 +132,28 @@ def test_an_error_is_four_lines_at_most(terminal: Terminal) -> None:
     assert 1 <= len(lines) <= 4, shown
 
 
-def test_the_tab_key_completes_an_option(terminal: Terminal) -> None:
+def test_the_tab_key_completes_options_choices_functions_and_names_on_the_engines(terminal: Terminal) -> None:
+    terminal.run("def density_of_mine(x): return -x * x")
+    terminal.run("%%pxrun\ndef made_over_there(): pass")
+    for typed, made in [
+        ("%pxrun --time", "%pxrun --timeout"),
+        ("%pxcollect --how con", "%pxcollect --how concat"),
+        ("%pxsample density_of", "%pxsample density_of_mine"),
+        ("%pxcollect made_over", "%pxcollect made_over_there"),
+    ]:
+        terminal.wait_for(r"^In \[\d+\]:\s*\Z")
+        terminal.type(typed)
+        terminal.press("Tab")
+        terminal.wait_for(re.escape(made) + r"\s*\Z")
+        terminal.press("C-c")
+
+
+def test_the_family_is_listed_by_the_tab_key(terminal: Terminal) -> None:
     terminal.wait_for(r"^In \[\d+\]:\s*\Z")
-    terminal.type("%pxrun --time")
+    terminal.type("%px")
     terminal.press("Tab")
-    terminal.wait_for(r"%pxrun --timeout")
-    terminal.press("C-c")
+    terminal.wait_for(r"%pxcluster(.|\n)*%pxsample")
+    terminal.press("C-c", "C-c")
 
 
 def test_engines_end_with_the_terminal(terminal: Terminal) -> None:
