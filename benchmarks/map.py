@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from measuring import median_s, private_profile, table
+from rivals import dask_client, joblib_workers
 
 #: items, seconds each
 LOADS = ((10_000, 0.0), (1_000, 0.001), (100, 0.1))
@@ -110,21 +109,15 @@ def with_ipyparallel(n: int) -> Iterator[dict[str, Map]]:
 
 @contextlib.contextmanager
 def with_joblib(n: int) -> Iterator[dict[str, Map]]:
-    from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
+    from joblib import delayed
 
-    with Parallel(n_jobs=n) as parallel:
+    with joblib_workers(n) as parallel:
         yield {"joblib": lambda function, items: parallel(delayed(function)(x) for x in items)}
-    get_reusable_executor().shutdown(wait=True)
 
 
 @contextlib.contextmanager
 def with_dask(n: int) -> Iterator[dict[str, Map]]:
-    from distributed import Client, LocalCluster
-
-    warnings.filterwarnings("ignore")
-    options: dict[str, Any] = {"dashboard_address": None, "silence_logs": 50}
-    with LocalCluster(n_workers=n, threads_per_worker=1, **options) as cluster, Client(cluster) as client:
+    with dask_client(n) as client:
         yield {"dask": lambda function, items: client.gather(client.map(function, items, pure=False))}
 
 

@@ -1,9 +1,10 @@
-"""Round trip of one small cell: `%%pxrun` against ipyparallel's `%%px`, on one cluster, in one real shell.
+"""Round trip of one small cell: `%%pxrun` against `%%px` on one cluster in one real shell, and against joblib and dask.
 
-    python benchmarks/roundtrip.py [-n 4] [--calls 100]
+    python benchmarks/roundtrip.py [-n 4] [--calls 100] [--rivals joblib dask]
 
 The calls are interleaved, so that a busy machine disturbs all alike; all wait for the answers. `%%px`
-needs a push before and a pull after for what `%%pxrun` does by itself; both are counted.
+needs a push before and a pull after for what `%%pxrun` does by itself; both are counted. joblib and dask have no cells:
+their call runs a function that does nothing on each worker.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
+
+from measuring import private_profile, table
+from rivals import dask_client, joblib_workers
 
 WARM_UP = 5
 
@@ -25,14 +27,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Round trip of one small cell.")
     parser.add_argument("-n", type=int, default=4, help="engines")
     parser.add_argument("--calls", type=int, default=100, help="calls of each kind")
+    parser.add_argument("--rivals", nargs="*", default=["joblib", "dask"], help="which of the rivals")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ["IPYTHONDIR"] = folder  # a private profile: no cluster of the user plays a part
-        os.environ.pop("PXTOOLS_CLUSTER_FILE", None)
-        show(measure(args.n, args.calls), args)
+    with private_profile(), contextlib.ExitStack() as at_end:
+        others = {}
+        for name in args.rivals:
+            try:
+                others[name] = RIVALS[name](args.n, at_end)
+            except ImportError as error:
+                print(f"{name} is left out: {error}")
+        show(measure(args.n, args.calls, others), args)
 
 
-def measure(n: int, calls: int) -> dict[str, list[float]]:
+def with_joblib(n: int, at_end: contextlib.ExitStack) -> Callable[[int], Any]:
+    """Return a call of a function that does nothing on as many workers."""
+    from joblib import delayed
+
+    parallel = at_end.enter_context(joblib_workers(n))
+    return lambda k: parallel(delayed(nothing)() for _ in range(n))
+
+
+def with_dask(n: int, at_end: contextlib.ExitStack) -> Callable[[int], Any]:
+    """Return a call of a function that does nothing on each worker."""
+    client = at_end.enter_context(dask_client(n))
+    return lambda k: client.run(nothing)
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+RIVALS = {"joblib": with_joblib, "dask": with_dask}
+
+
+def measure(n: int, calls: int, others: dict[str, Callable[[int], Any]]) -> dict[str, list[float]]:
     """Return seconds per call of each kind."""
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
@@ -47,7 +75,7 @@ def measure(n: int, calls: int) -> dict[str, list[float]]:
             view = pxtools.client()[:]
             view.block = True  # else %px returns before the engines have begun
             view.activate()  # registers %px and %%px
-            kinds = kinds_of_call(shell, view)
+            kinds = {**kinds_of_call(shell, view), **others}
             seconds = interleaved(kinds, calls)
         check(shell, n)
         return seconds
@@ -101,9 +129,9 @@ def show(seconds: dict[str, list[float]], args: argparse.Namespace) -> None:
         "%%pxrun, one name there, one back": "push, %%px --no-stream, pull",
     }
     print(f"median round trip, {args.n} engines, {args.calls} calls of each kind, interleaved\n")
-    for name, value in median.items():
-        nine_tenths = statistics.quantiles(seconds[name], n=10)[-1]
-        print(f"{name:36} {1e3 * value:7.2f} ms   (90 % within {1e3 * nine_tenths:.2f} ms)")
+    nine_tenths = {name: statistics.quantiles(each, n=10)[-1] for name, each in seconds.items()}
+    rows = [(f"`{name}`", f"{1e3 * value:.1f}", f"{1e3 * nine_tenths[name]:.1f}") for name, value in median.items()]
+    print(table(("round trip", "median, ms", "90 % within, ms"), rows))
     print()
     for ours, plain in pairs.items():
         print(f"{ours} / {plain}: {median[ours] / median[plain]:.2f}")

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from measuring import PeakMemory, median_s, memcpy_s, private_profile, table
+from rivals import dask_client, joblib_workers
 
 #: a float64 in each page
 PAGE = 512
@@ -79,6 +79,7 @@ def with_pxtools(array: np.ndarray[Any, Any], n: int) -> Iterator[dict[str, tupl
 
     session = Session({"__name__": "__main__", "array": array}, notify=lambda line: None)
     session.start(n)
+    session.settings.push_limit = 10**12
     try:
         run(session, Cell(f"import numpy as np; own = np.random.default_rng(px_rank).random({array.size})"))
 
@@ -106,7 +107,7 @@ def with_ipyparallel(array: np.ndarray[Any, Any], n: int) -> Iterator[dict[str, 
 
         def to_engines() -> None:
             view.push({"array": array}, block=True)
-            view.execute(f"float(array[::{PAGE}].sum())", block=True)
+            view.execute(f"assert float(array[::{PAGE}].sum()) == {touch(array)!r}", block=True)
 
         def from_engines() -> None:
             assert len([touch(value) for value in view.pull("own", block=True)]) == n
@@ -119,35 +120,30 @@ def with_ipyparallel(array: np.ndarray[Any, Any], n: int) -> Iterator[dict[str, 
 
 @contextlib.contextmanager
 def with_joblib(array: np.ndarray[Any, Any], n: int) -> Iterator[dict[str, tuple[Transfer, int]]]:
-    from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
+    from joblib import delayed
 
-    with Parallel(n_jobs=n, max_nbytes="1M") as parallel:
+    with joblib_workers(n, max_nbytes="1M") as parallel:
 
         def to_workers() -> None:
-            assert len(set(parallel(delayed(touch)(array) for _ in range(n)))) == 1
+            copied = array.copy()  # of an array that it has seen it sends what was in it then
+            assert parallel(delayed(touch)(copied) for _ in range(n)) == n * [touch(array)]
 
         def from_workers() -> None:
             size = array.size
             assert len([touch(value) for value in parallel(delayed(made)(size) for _ in range(n))]) == n
 
         yield {"argument": (to_workers, array.nbytes), "results": (from_workers, n * array.nbytes)}
-    get_reusable_executor().shutdown(wait=True)
 
 
 @contextlib.contextmanager
 def with_dask(array: np.ndarray[Any, Any], n: int) -> Iterator[dict[str, tuple[Transfer, int]]]:
-    from distributed import Client, LocalCluster
-
-    warnings.filterwarnings("ignore")
-    options = {"n_workers": n, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-    with LocalCluster(**options) as cluster, Client(cluster) as client:
+    with dask_client(n) as client:
         workers = list(client.scheduler_info()["workers"])
 
         def to_workers() -> None:
             future = client.scatter(array, broadcast=True, hash=False)
             read = [client.submit(touch, future, workers=[w], pure=False) for w in workers]
-            assert len(set(client.gather(read))) == 1
+            assert client.gather(read) == n * [touch(array)]
 
         def from_workers() -> None:
             futures = [client.submit(made, array.size, workers=[w], pure=False) for w in workers]

@@ -24,7 +24,7 @@ class Described:
     why: str
 
     def __repr__(self) -> str:
-        return f"<{self.type} on engine {self.engine}: {self.text}>"
+        return f"<{self.type} on engine {self.engine}: {self.text}; {self.why}>"
 
 
 @dataclass

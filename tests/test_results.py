@@ -71,7 +71,10 @@ def test_pickled_it_brings_all_values() -> None:
 
 
 def test_a_described_value_says_what_it_is() -> None:
-    assert repr(Described(2, "Lock", "<unlocked>", "cannot be pickled")) == "<Lock on engine 2: <unlocked>>"
+    assert (
+        repr(Described(2, "Lock", "<unlocked>", "cannot be pickled"))
+        == "<Lock on engine 2: <unlocked>; cannot be pickled>"
+    )
 
 
 @pytest.mark.parametrize(

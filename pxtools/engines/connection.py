@@ -154,7 +154,8 @@ class Connection:
         return not set(engine_ids) & set(self.client.ids)
 
     def close(self) -> None:
-        """Leave the cluster; stop it if it is to end with us."""
+        """Leave the cluster; stop it if it is to end with us, also when this is interrupted."""
+        is_done = False
         try:
             if self.stops_at_close and self.client is not None and self.kind is not None and self.kind.is_ssh:
                 self._end_from_inside()
@@ -163,12 +164,13 @@ class Connection:
             if self.stops_at_close and self.cluster is not None:
                 stop_quickly(self.cluster)
                 memo.remove(self.cluster)
+            is_done = True
         finally:
             for one in _launchers(self.cluster):
                 if isinstance(one, launchers.SSHLauncher) and hasattr(one, "_stop_waiting"):  # it would log in for ever
                     one._stop_waiting.set()
             if self.reaper is not None:
-                self.reaper.dismiss()
+                self.reaper.dismiss(is_done=is_done)
                 self.reaper = None
 
     def _end_from_inside(self) -> None:

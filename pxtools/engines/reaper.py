@@ -40,9 +40,10 @@ class Reaper:
             if file:
                 self._tell(f"file {file}")
 
-    def dismiss(self) -> None:
-        """Say that everything was stopped in good order."""
-        self._tell("done")
+    def dismiss(self, *, is_done: bool = True) -> None:
+        """Say that everything was stopped in good order; or else have ended what is left of it."""
+        if is_done:
+            self._tell("done")
         with contextlib.suppress(OSError):
             self._process.stdin.close()  # type: ignore[union-attr]
         try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import ipyparallel as ipp
 import psutil
 
 import pxtools
@@ -177,8 +178,12 @@ class Wire:
                 results |= self._apply_to_all(engines, *_call(function, data, None, None))
                 continue
             for engine_id, lent in zip(engines, lents, strict=True):
-                results[engine_id] = self._apply(engine_id, *_call(function, data, lent, folder))
-                results[engine_id].pxtools_lent = lent
+                try:
+                    results[engine_id] = self._apply(engine_id, *_call(function, data, lent, folder))
+                except (LookupError, ipp.error.NoEnginesRegistered):  # it has just left
+                    sharing.give_back(lent)
+                else:
+                    results[engine_id].pxtools_lent = lent
         call = Call(self, {i: results.get(i) for i in messages})
         self._calls.add(call)
         return call
@@ -196,13 +201,9 @@ class Wire:
         """Send, wait, return the replies by engine."""
         return self.submit(function, messages).wait(timeout_s, tick)
 
-    def submit_balanced(self, function: str, message: Message, targets: list[int]) -> Any:
-        """Send one message to whichever of the engines is free first; return ipyparallel's result."""
-        folder = self.folder if all(map(self._shares_memory, targets)) else None
-        data, lents = sharing.encode(message, folder)
-        result = self.client.load_balanced_view(targets).apply_async(*_call(function, data, lents[0], folder))
-        result.pxtools_lent = lents[0]
-        return result
+    def submit_one(self, function: str, engine_id: int, message: Message) -> Any:
+        """Send one engine its message, for somebody who does the waiting; return ipyparallel's result, or None."""
+        return self.submit(function, {engine_id: message}).results.get(engine_id)
 
     def close(self) -> None:
         """Leave the cluster; what is still lent goes."""
@@ -218,11 +219,6 @@ class Wire:
         ours = {i for call in list(self._calls) for i, result in call.pending.items() if not result.done()}
         queues = self.client.queue_status(verbose=False)
         return [i for i in engines if i in ours or queues.get(i, {}).get("queue") or queues.get(i, {}).get("tasks")]
-
-    def tasks_of(self, engines: Iterable[int]) -> set[str]:
-        """Return the ids of the balanced work that the hub has given to engines."""
-        queues = self.client.queue_status(sorted(engines), verbose=True)
-        return {message for queue in queues.values() if isinstance(queue, dict) for message in queue.get("tasks", ())}
 
     def abandon(self, results: list[Any], engines: Iterable[int]) -> None:
         """Have engines drop work, what they are at and what waits; frozen ones will when they go on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -40,11 +41,13 @@ def call_task(engine: Engine, message: Message) -> Message:
 def map_items(engine: Engine, message: Message) -> Message:
     """Call the kept function with each item; stop at the first exception unless they are to be returned.
 
+    It may also stop because it has taken long enough: then there are fewer results than items, and no failure.
+
     Parameters
     ----------
     message
         ``token``; ``items``, a packed list of argument tuples; ``first``, the number of the first item; ``seed`` (or
-        None); ``return_exceptions``.
+        None); ``return_exceptions``; ``enough_s`` (or None); ``is_guess``: nobody knows yet how long an item takes.
 
     Returns
     -------
@@ -62,8 +65,9 @@ def _map(engine: Engine, message: Message, items: list[Any]) -> tuple[list[Any],
     function, seed = engine.tasks[message["token"]], message["seed"]
     batch = getattr(function, "map_batch", None)
     if batch is not None and seed is None and not message["return_exceptions"]:
-        return _map_batch(engine, batch, items, message["first"])
+        return _map_batch(engine, batch, items[:1] if message["is_guess"] else items, message["first"])
     results: list[Any] = []
+    enough = math.inf if message["enough_s"] is None else time.perf_counter() + message["enough_s"]
     for number, item in enumerate(items, start=message["first"]):
         if seed is not None:
             engine.seed(seed, _ITEMS, number)
@@ -73,6 +77,8 @@ def _map(engine: Engine, message: Message, items: list[Any]) -> tuple[list[Any],
             if not message["return_exceptions"]:
                 return results, {"failed": number, "failure": failures.describe(error, engine.namespace)}
             results.append(error)
+        if time.perf_counter() > enough:
+            break
     return results, {}
 
 

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 #: seconds of work that a batch should hold
-BATCH_S = 0.1
+BATCH_S = 0.2
+#: after so many seconds an engine hands back what it has not begun of a batch: its items take longer than was thought
+ENOUGH_S = 2 * BATCH_S
 #: the least part of a full batch that is worth a message
 _SMALLEST = 0.1
+#: bytes of items that a message should not exceed: what is sent can neither be balanced nor freed
+BATCH_BYTES = 8_000_000
+#: items in the first batches, when nothing is known of them
+_FIRST = 64
 #: how much larger than the last a batch may be: the first items may not be like the others
-_GROWTH = 64
+_GROWTH = 1024
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Batches:
     Attributes
     ----------
     ahead
-        Batches under way per engine: short ones wait there in advance; long ones must not, or Ctrl-C is slow.
+        Batches cut per engine: of short ones the next is ready when an engine is; long ones need no such haste.
     done
         Items that are back.
     """
@@ -43,8 +49,11 @@ class Batches:
         self, items: Iterator[tuple[Any, ...]], chunksize: int | str, n_engines: int, length: int | None
     ) -> None:
         self._items = items
-        self._size = chunksize if isinstance(chunksize, int) else 1
         self._is_fixed = isinstance(chunksize, int)
+        #: of unknown length, the items may be slow to come, or not end
+        self._size = chunksize if isinstance(chunksize, int) else 1 if length is None else _FIRST
+        self._left_over: list[Batch] = []
+        self._bytes_each = 0.0
         self.ahead = 1
         self._n_engines = n_engines
         self._length = length
@@ -52,23 +61,59 @@ class Batches:
         self.done = 0
         self._began = time.monotonic()
 
+    @property
+    def enough_s(self) -> float | None:
+        """Seconds after which an engine hands back the rest of a batch; None if it does all of it."""
+        return None if self._is_fixed else ENOUGH_S
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether the next batch is cut without knowing how long an item takes."""
+        return not self._is_fixed and not self.done
+
     def next(self) -> Batch | None:
         """Return the next items; None at the end."""
         size = self._size
+        if not self._is_fixed and self._bytes_each:
+            size = max(1, min(size, int(BATCH_BYTES / self._bytes_each)))
         if self._length is not None and not self._is_fixed:  # at the end smaller ones, so that engines end together
-            share = (self._length - self._sent) // (2 * self._n_engines)
+            share = (self._length - self._sent + self._n_left_over) // (2 * self._n_engines)
             size = min(size, max(share, int(size * _SMALLEST), 1))
+        if self._left_over:
+            batch = self._left_over.pop()
+            self.give_back(batch.part(size))
+            return batch.part(0, size)
         first, items = self._sent, list(itertools.islice(self._items, size))
         self._sent += len(items)
         return Batch(first, items) if items else None
 
+    @property
+    def _n_left_over(self) -> int:
+        return sum(len(batch.items) for batch in self._left_over)
+
+    def give_back(self, batch: Batch) -> None:
+        """Take items back that were not begun."""
+        if batch.items:
+            self._left_over.append(batch)
+
+    def lightened(self, batch: Batch, n_bytes: int) -> Batch:
+        """Return the batch, or as much of it as is not too heavy for one message; the rest will come again."""
+        self._bytes_each = n_bytes / len(batch.items)
+        if self._is_fixed or n_bytes <= BATCH_BYTES or len(batch.items) == 1:
+            return batch
+        size = max(1, int(BATCH_BYTES / self._bytes_each))
+        self.give_back(batch.part(size))
+        return batch.part(0, size)
+
     def measured(self, n_items: int, seconds: float) -> None:
         """Learn from a batch that is back."""
         self.done += n_items
-        self.ahead = 2 if seconds < 4 * BATCH_S else 1
-        if not self._is_fixed and n_items:
-            fitting = BATCH_S / max(seconds / n_items, 1e-7)
-            self._size = max(1, int(min(fitting, self._size * _GROWTH)))
+        if not n_items:
+            return
+        each_s = max(seconds / n_items, 1e-7)
+        if not self._is_fixed:
+            self._size = max(1, round(min(BATCH_S / each_s, self._size * _GROWTH)))
+        self.ahead = 2 if self._size * each_s < ENOUGH_S else 1
 
     def fraction(self) -> float | None:
         """Return the part that is done; None where nobody knows how much there is."""

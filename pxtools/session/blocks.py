@@ -17,9 +17,9 @@ from pxtools.expr.columns import Columns, Stage, downdate, projection, whitening
 from pxtools.expr.failure import asymmetry
 from pxtools.results import PerEngine
 from pxtools.session.core import Session
+from pxtools.session.joining import keep_until_rebound
 from pxtools.session.outgoing import Gathering, make_item
 from pxtools.session.scatter import Cut
-from pxtools.session.state import keep_until_rebound
 
 COLUMNS = "pxtools.remote.columns."
 

@@ -14,7 +14,7 @@ from pxtools.engines.wire import frozen_message, name_engines, raise_if_lost
 from pxtools.errors import PxClusterError, PxEngineLost, StaleValue
 from pxtools.remote.pickling import Namespace, Packed, unpack
 from pxtools.results import Described, PerEngine, Remote
-from pxtools.session import hosts
+from pxtools.session import hosts, joining
 from pxtools.session.failures import to_exception
 from pxtools.session.ledger import Ledger, check_limit
 from pxtools.session.outgoing import Gatherer, Gathering, Parcel, same_host_path
@@ -108,7 +108,7 @@ class Session:
             if self._wire is None:
                 self._find_or_start()
             assert self._wire is not None
-            self._welcome(self._wire)
+            joining.welcome(self, self._wire)
             return self._wire
 
     @property
@@ -164,7 +164,7 @@ class Session:
             raise PxClusterError(f"{origin} has no engines.\nStart some: `ipcluster engines -n 4`.")
         self._wire = Wire(connection)
         self._wire.say = self._say
-        self._welcome(self._wire)
+        joining.welcome(self, self._wire)
         for line in hosts.greet(self._wire):
             self.notify(line)
         for other in self._wire.other_clients():
@@ -195,14 +195,14 @@ class Session:
         wire = self._startable()
         have = wire.alive
         if hosts.is_one_job(wire):
-            return self._replace_all(n)
+            return joining.replace_all(self, wire, n)
         if n > len(have):
-            self._remember(wire)
+            joining.remember(self, wire)
             hosts.add(wire, n)
         elif n < len(have):
             frozen = wire.frozen()
             self._end(wire, sorted(have, key=lambda i: (i in frozen, i))[n:])
-        self._welcome(wire)
+        joining.welcome(self, wire)
         return wire.ids
 
     def restart(self, targets: Any = None) -> list[int]:
@@ -212,23 +212,12 @@ class Session:
         """
         wire = self._startable()
         if hosts.is_one_job(wire):
-            return self._replace_all(len(wire.alive) or wire.connection.asked)
+            return joining.replace_all(self, wire, len(wire.alive) or wire.connection.asked)
         old = parse_targets(targets, wire.alive, self.namespace)
-        self._remember(wire)
+        joining.remember(self, wire)
         wire.connection.start_more(len(old))
         self._end(wire, old)
-        self._welcome(wire)
-        return wire.ids
-
-    def _replace_all(self, n: int) -> list[int]:
-        """Stop engines that share one communicator, start `n` in their place, under the same numbers."""
-        wire = self._startable()
-        names = set().union(*self.ledger.from_notebook.values())
-        self._remember(wire)
-        wire.connection.start_anew(n)
-        wire.engines.clear()
-        self.ledger.keep_only(())
-        self._welcome(wire, names)
+        joining.welcome(self, wire)
         return wire.ids
 
     def wait(self, n: int | None = None, timeout_s: float | None = None) -> list[int]:
@@ -247,36 +236,8 @@ class Session:
             )
         return wire
 
-    def _remember(self, wire: Wire) -> None:
-        """Take from R and Octave what new engines are to get."""
-        if self.memory is not None:
-            self.memory.take(wire, [i for i in wire.ids if i in wire.engines])
-
     def _end(self, wire: Wire, engines: list[int]) -> None:
         wire.connection.stop_engines(engines, {i: pid for i, pid in wire.local_pids().items() if i in engines})
-
-    def _welcome(self, wire: Wire, names: Iterable[str] = ()) -> None:
-        """Bring engines that are new here, or were frozen, to the state that the others have, or had (`names`)."""
-        new = wire.prepare()
-        wire.connection.count()
-        names = set(names).union(*self.ledger.from_notebook.values())  # also of engines that have just gone
-        self.ledger.keep_only(wire.alive)
-        if new and self.memory is not None:
-            self.memory.give(wire, new)
-        if not new or not (names or self.imports or self.overrides):
-            return
-        names = {n for n in names if not isinstance(self.namespace.get(n), PerEngine)}  # theirs alone
-        gathering = self.gatherer().gather(names)
-        parcels = self.parcels(gathering, new)
-        for parcel in parcels.values():
-            parcel["values"] = {**parcel["values"], **self.overrides}
-        self._all_well(wire.call(ENGINE + "push", {i: {"parcel": parcels[i]} for i in new}))
-        if self.imports:
-            source = "\n".join(self.imports)
-            empty = self.parcels(Gathering(), new)
-            self._all_well(
-                wire.call(ENGINE + "execute_imports", {i: {"parcel": empty[i], "source": source} for i in new})
-            )
 
     # --- what travels
 
@@ -304,6 +265,11 @@ class Session:
         if chosen and not awake:
             raise PxEngineLost(frozen_message(chosen))
         return awake
+
+    def is_everyone(self, spec: str | int | Iterable[int] | None) -> bool:
+        """Return whether these are all engines, frozen ones too: what they get is what those get when they go on."""
+        alive = self.wire.alive
+        return set(parse_targets(spec, alive, self.namespace)) >= set(alive)
 
     def gatherer(self, local: Mapping[str, Any] | None = None) -> Gatherer:
         """Return what finds the values that a piece of work needs; `local` names go first."""
@@ -394,7 +360,9 @@ class Session:
         """Read a value; one that cannot be read here is described, never waited for."""
         try:
             return unpack(packed, self.namespace, self.files, keeps_classes=True)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # reading can run anything, `sys.exit()` too
             return Described(engine, "value", f"{packed.nbytes} bytes", f"cannot be read here: {error}")
 
     def _fetch(self, remotes: Sequence[Remote]) -> list[Any]:

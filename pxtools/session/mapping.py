@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pxtools.engines import Reply
-from pxtools.errors import PxCancelled, PxEngineLost, PxInterrupted, PxTimeout, PxUsageError
-from pxtools.remote.pickling import unpack
+from pxtools.errors import PxCancelled, PxEngineLost, PxInterrupted, PxPickleError, PxTimeout, PxUsageError
+from pxtools.remote.pickling import Packed
+from pxtools.results import Described
 from pxtools.session.batches import Batch, Batches, length_of
 from pxtools.session.core import ENGINE, Session
 from pxtools.session.failures import to_exception
@@ -58,7 +59,7 @@ def map_on(
         ends, or with ``ordered=False``.
     ordered
         Keep the order of the items; else return an iterator over results as they are ready. Engines work ahead of its
-        reader by two batches each.
+        reader by a batch each.
     block
         Wait for the end; else return a `Handle` at once.
     chunksize
@@ -197,6 +198,10 @@ class _Map:
 
     def _submit(self, batch: Batch, *, tries: int = 0, avoid: int = -1) -> None:
         packed, used = self.session.gatherer().pack_value(batch.items)
+        lighter = self.batches.lightened(batch, packed.nbytes)
+        if lighter is not batch:
+            self._submit(lighter, tries=tries, avoid=avoid)
+            return
         if used.items or used.modules:  # functions and instances among the items bring what they use
             push = self.session.deliver(ENGINE + "push", used, self.pool.targets, lambda parcel: {"parcel": parcel})
             self.session.good(push)
@@ -206,6 +211,8 @@ class _Map:
             "first": batch.first,
             "seed": self.wishes.seed,
             "return_exceptions": self.wishes.return_exceptions and is_last_try,
+            "enough_s": self.batches.enough_s,
+            "is_guess": self.batches.is_guess,
         }
         self.pool.submit(batch, "map_items", message, avoid=avoid)
 
@@ -214,12 +221,24 @@ class _Map:
         answer = reply.answer or {}
         if reply.failure is not None:
             raise self._error(batch, reply.failure, reply.engine_id, None)
-        values: list[Any] = unpack(answer["results"], self.session.namespace, self.session.files, keeps_classes=True)
+        values = self._read(batch, answer["results"])
         self.results.update(enumerate(values, start=batch.first))
         self.batches.measured(len(values), answer["seconds"])
         if "failed" in answer:
             self._try_again(batch, len(values), answer, reply.engine_id)
+        else:
+            self.batches.give_back(batch.part(len(values)))
         return values
+
+    def _read(self, batch: Batch, packed: Packed) -> list[Any]:
+        """Return the results of a batch; all of them, or an error that names the items."""
+        values = self.session.unpack(packed, -1)
+        if isinstance(values, Described):
+            last = batch.first + len(batch.items) - 1
+            which = f"item {last}" if last == batch.first else f"items {batch.first}-{last}"
+            why = [f"a result of {which} {values.why}.", *self._kept()]
+            raise PxPickleError("\n".join([*why, f"Have `{_name(self.function)}` return something plainer."]))
+        return list(values)
 
     def _try_again(self, batch: Batch, n_done: int, answer: Mapping[str, Any], engine: int) -> None:
         number = answer["failed"]

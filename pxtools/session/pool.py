@@ -1,10 +1,14 @@
-"""Pieces of work on whichever engine is free, through ipyparallel's own scheduler."""
+"""Pieces of work on whichever engine is free.
+
+Each goes to an engine that is chosen here, through the queues that cells use: ipyparallel's scheduler of tasks takes
+ten times as long for a message, and does not tell which engine has it.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import itertools
-import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,19 +24,18 @@ WORK = "pxtools.remote.work."
 
 #: pieces of work that end by themselves this soon are let alone: a signal could hit what runs after them
 _SOON_S = 0.5
-#: seconds between two questions to the hub for the work of frozen engines
-_ASK_S = 1.0
-
 _tokens = itertools.count(1)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Piece:
-    """A piece of work under way: its key, what was sent, and how often it was lost with its engine before."""
+    """A piece of work: its key, what is sent, who should not get it, who has it, and how often it was lost before."""
 
     key: Any
     function: str
     message: Message
+    avoid: int
+    engine: int = -1
     times_lost: int = 0
 
 
@@ -69,9 +72,9 @@ class Pool:
         self.engines = engines
         self.token = f"task-{next(_tokens)}-{id(session)}"
         self._retries = retries
+        self._waiting_here: deque[_Piece] = deque()
         self._pending: dict[Any, _Piece] = {}
         self._frozen = Frozen(session.wire)
-        self._asked_at = 0.0
         with waiting.within(timeout_s) as self._waiting:
             replies = session.deliver(
                 WORK + "keep", gathering, engines, lambda parcel: {"parcel": parcel, "token": self.token, "task": task}
@@ -107,20 +110,33 @@ class Pool:
         avoid
             An engine that should not get it if there is another.
         """
-        self._send(_Piece(key, function, {"token": self.token, **message}), avoid)
+        self._send(_Piece(key, function, {"token": self.token, **message}, avoid))
 
-    def _send(self, piece: _Piece, avoid: int = -1) -> None:
+    def _send(self, piece: _Piece) -> None:
+        self._waiting_here.append(piece)
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Give idle engines a piece each; what waits behind a long piece could not be balanced any more."""
         targets = self.targets
-        if not targets:
+        if not targets and self._waiting_here:
             raise PxEngineLost("all engines of this work died or froze.\nBring new ones up: `%pxcluster restart`.")
-        others = [i for i in targets if i != avoid]
-        result = self.session.wire.submit_balanced(WORK + piece.function, piece.message, others or targets)
-        self._pending[result] = piece
+        busy = {piece.engine for piece in self._pending.values()}
+        for engine in targets:
+            fitting = (piece for piece in self._waiting_here if piece.avoid != engine or len(targets) == 1)
+            piece = None if engine in busy else next(fitting, None)
+            if piece is None:
+                continue
+            result = self.session.wire.submit_one(WORK + piece.function, engine, piece.message)
+            if result is not None:  # else it died just now
+                self._waiting_here.remove(piece)
+                piece.engine = engine
+                self._pending[result] = piece
 
     @property
     def n_pending(self) -> int:
         """How many pieces of work are under way."""
-        return len(self._pending)
+        return len(self._pending) + len(self._waiting_here)
 
     def completed(self, tick: Callable[[], None] | None = None) -> Iterator[tuple[Any, Reply]]:
         """Yield (key, reply) in the order of completion until nothing is under way; more may be submitted meanwhile.
@@ -131,7 +147,7 @@ class Pool:
         ------
         PxTimeout, PxCancelled, PxEngineLost
         """
-        while self._pending:
+        while self._pending or self._waiting_here:
             finished, _ = concurrent.futures.wait(
                 self._pending, timeout=TICK_S, return_when=concurrent.futures.FIRST_COMPLETED
             )
@@ -141,9 +157,11 @@ class Pool:
             if self._waiting.cancelled.is_set() or (not finished and self._waiting.is_over):
                 raise Halted(self.engines, self._abandon()).stopped(self._waiting)
             self._take_from_frozen()
+            self._share_out()
             for result in finished & self._pending.keys():
                 piece = self._pending.pop(result)
-                reply = read_reply(result, _engine_of(result))
+                self._share_out()  # before the answer is read: the engine has nothing to do
+                reply = read_reply(result, piece.engine, with_output=False)
                 if reply.lost:
                     self._send_again(piece, reply.lost)
                 else:
@@ -155,43 +173,31 @@ class Pool:
                 f"the same piece of work was lost {piece.times_lost + 1} times with its engine ({why}).\n"
                 f"`%pxcluster resize -n {len(self.engines)}` brings new engines up."
             )
-        self._send(_Piece(piece.key, piece.function, piece.message, piece.times_lost + 1))
+        piece.times_lost += 1
+        self._send(piece)
 
     def _take_from_frozen(self) -> None:
         """Send the work of frozen engines to the others."""
         frozen = self._frozen.among(self.engines)
-        now = time.monotonic()
-        if not frozen or now - self._asked_at < _ASK_S:
-            return
-        self._asked_at = now
-        wire = self.session.wire
-        there = wire.tasks_of(frozen)
-        stranded = [result for result in self._pending if not there.isdisjoint(result.msg_ids)]
+        stranded = [result for result, piece in self._pending.items() if piece.engine in frozen]
         if stranded:
-            wire.abandon(stranded, frozen)
+            self.session.wire.abandon(stranded, frozen)
         for result in stranded:
-            piece = self._pending.pop(result)
             discard(result)
-            self._send(piece)
+            self._send(self._pending.pop(result))
 
     def _abandon(self) -> list[int]:
         """Take back what has not begun, interrupt what has; return the engines that go on all the same."""
         wire = self.session.wire
-        pending = list(self._pending)
+        pending = dict(self._pending)
         self._pending.clear()
+        self._waiting_here.clear()
         try:
-            wire.abort(pending, wire.alive)
+            wire.abort(list(pending), wire.alive)
             _, late = concurrent.futures.wait(pending, timeout=_SOON_S)
-            if not late:
-                return []
-            wire.interrupt(self.engines)
+            wire.interrupt(sorted({pending[result].engine for result in late}))
             _, late = concurrent.futures.wait(late, timeout=INTERRUPT_GRACE_S)
-            return wire.busy(self.engines) if late else []
+            return sorted({pending[result].engine for result in late})
         finally:
             for result in pending:
                 discard(result)
-
-
-def _engine_of(result: Any) -> int:
-    engine = result.engine_id
-    return engine if isinstance(engine, int) else -1

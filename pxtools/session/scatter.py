@@ -10,8 +10,9 @@ from typing import Any
 from pxtools.errors import PxUsageError
 from pxtools.results import PerEngine
 from pxtools.session.core import ENGINE, Session
+from pxtools.session.joining import keep_until_rebound
 from pxtools.session.outgoing import Gathering, make_item
-from pxtools.session.state import collect, keep_until_rebound
+from pxtools.session.state import collect
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pxtools.errors import PxNameError, PxUsageError, nearest
 from pxtools.results import check_how, combine
 from pxtools.session.core import ENGINE, Session
 from pxtools.session.failures import show_short, to_exception
+from pxtools.session.joining import keep_until_rebound
 from pxtools.session.outgoing import Gathering, make_item
 
 
@@ -55,7 +56,8 @@ def push(
         gathering.more_modules |= used.more_modules
     before = session.ledger.bytes_sent
     set_apart = [name for name in names if name in session.overrides or name in session.cuts]
-    for engine in engines:
+    is_for_all = session.is_everyone(targets)
+    for engine in session.wire.alive if is_for_all else engines:  # frozen ones get it when they go on
         session.ledger.forget(engine, set_apart)
     replies = session.deliver(
         ENGINE + "push",
@@ -64,7 +66,7 @@ def push(
         lambda parcel: {"parcel": {**parcel, "values": {**parcel["values"], **packed}}, "on_purpose": list(names)},
     )
     answers = session.good(replies)
-    if set(engines) >= set(session.wire.ids):
+    if is_for_all:
         for name in set_apart:
             session.overrides.pop(name, None)
             session.cuts.pop(name, None)
@@ -77,18 +79,6 @@ def push(
         session.ledger.bytes_sent += value.nbytes * len(engines)
         keep_until_rebound(session, name, engines)
     return session.ledger.bytes_sent - before
-
-
-def keep_until_rebound(session: Session, name: str, engines: list[int]) -> None:
-    """Note the notebook's own value of `name` as in step, so that the engines' differing one is kept."""
-    stamp: Any = None
-    if name in session.namespace:
-        try:
-            stamp = make_item(name, session.namespace[name], "", session.namespace).stamp
-        except Exception:
-            stamp = None  # cannot travel anyway
-    for engine in engines:
-        session.ledger.record(engine, name, stamp)
 
 
 def collect(session: Session, expression: str, *, how: str | None = None, targets: Any = None) -> Any:

@@ -18,6 +18,7 @@ import pytest
 
 from pxtools.errors import PxEngineLost, PxInterrupted, PxTimeout
 from pxtools.expr import compile as compile_formula
+from pxtools.magics.pxcluster import status
 from pxtools.session import state
 from pxtools.session.blocks import call_in_blocks
 from pxtools.session.core import Session
@@ -265,6 +266,7 @@ def test_a_frozen_engine_is_named_and_left_out_until_it_goes_on(session: Session
         assert f"`%pxcluster restart -t {second}` replaces it" in lines[-1]
         with pytest.raises(PxEngineLost, match=f"engine {second} is frozen"):
             run(session, Cell("1", targets=second))
+        assert [row[5] for row in status(session).rows] == ["idle", "frozen"]
         session.namespace["offset"] = 6
         state.push(session, ["offset"])
         state.import_(session, "from math import sqrt as root")
@@ -272,6 +274,19 @@ def test_a_frozen_engine_is_named_and_left_out_until_it_goes_on(session: Session
     time.sleep(0.3)
     assert state.collect(session, "(offset, root(4))", how="dict") == {first: (6, 2.0), second: (6, 2.0)}
     assert lines[said:] == [f"engine {second} goes on, and is used again"]
+
+
+def test_a_push_to_all_counts_for_a_frozen_engine_and_one_to_those_awake_does_not(session: Session) -> None:
+    first, second = session.wire.ids
+    session.namespace["b"] = [1, 2, 3, 4]
+    scatter(session, "b", session.namespace["b"])
+    with frozen(session, second):
+        state.push(session, ["b"], targets=first)
+        assert "b" in session.cuts  # the other still has its piece
+        state.push(session, ["b"])
+        assert "b" not in session.cuts
+    time.sleep(0.3)
+    assert state.collect(session, "b", how="dict") == {first: [1, 2, 3, 4], second: [1, 2, 3, 4]}
 
 
 def test_an_engine_that_freezes_in_a_cell_is_given_up_and_the_others_work_is_kept(session: Session) -> None:

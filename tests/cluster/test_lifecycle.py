@@ -31,6 +31,17 @@ def own() -> Iterator[Session]:
 
 
 @pytest.fixture(scope="module")
+def pair() -> Iterator[Session]:
+    """Two engines of its own, for tests that leave them as they were."""
+    session = Session({"__name__": "__main__"}, notify=lambda line: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        session.start(2)
+    yield session
+    session.disconnect()
+
+
+@pytest.fixture(scope="module")
 def foreign() -> Iterator[Any]:
     """A cluster that somebody else started."""
     connection = start(1)
@@ -47,9 +58,10 @@ def values(session: Session, code: str) -> list[Any]:
 
 def test_new_engines_get_the_imports_and_names_that_the_old_ones_hold(own: Session) -> None:
     own.start(1)
-    own.namespace["offset"] = 4
+    own.namespace.update(offset=4, CONSTANT=1)
     state.import_(own, "from math import sqrt as root")
-    state.push(own, ["offset"], {"CONSTANT": 7})
+    state.push(own, ["offset", "CONSTANT"])
+    state.push(own, (), {"CONSTANT": 7})
     assert own.resize(2) == [0, 1]
     assert state.collect(own, "(root(offset), CONSTANT)", how="list") == [(2.0, 7), (2.0, 7)]
     assert own.resize(1) == [0]
@@ -60,33 +72,43 @@ def test_new_engines_get_the_imports_and_names_that_the_old_ones_hold(own: Sessi
     assert state.collect(own, "(root(offset), CONSTANT)", how="list") == [(2.0, 7)]
 
 
-def test_an_engine_that_stalls_for_five_seconds_is_not_lost(own: Session) -> None:
-    own.start(2)
-    pid = own.wire.engines[1]["pid"]
+def test_an_engine_that_stalls_for_five_seconds_is_not_lost(pair: Session) -> None:
+    pid = pair.wire.engines[1]["pid"]
     os.kill(pid, signal.SIGSTOP)
     time.sleep(5)
     os.kill(pid, signal.SIGCONT)
-    assert values(own, "px_rank") == [0, 1]
+    time.sleep(0.3)  # a look at the processes is good for a fifth of a second
+    assert values(pair, "px_rank") == [0, 1]
 
 
-def test_local_engines_share_the_cores_among_their_blas_threads(own: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    own.start(2)
+def test_local_engines_share_the_cores_among_their_blas_threads(pair: Session) -> None:
     share = str(max(1, (os.cpu_count() or 1) // 2))
-    assert values(own, "import os; os.environ['OMP_NUM_THREADS']") == [share, share]
+    assert values(pair, "import os; os.environ['OMP_NUM_THREADS']") == [share, share]
 
 
-def test_an_interrupt_leaves_the_engines_idle_and_is_raised_here(own: Session) -> None:
-    own.start(2)
-
+def test_an_interrupt_leaves_the_engines_idle_and_is_raised_here(pair: Session) -> None:
     def press_ctrl_c(call: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(PxInterrupted, match="engines 0-1 were interrupted") as caught:
-        run(own, Cell("import time; time.sleep(60)"), tick=press_ctrl_c)
+        run(pair, Cell("import time; time.sleep(60)"), tick=press_ctrl_c)
     assert isinstance(caught.value, KeyboardInterrupt)
     assert len(caught.value._render_traceback_()) == 1
-    assert values(own, "px_rank") == [0, 1]
+    assert values(pair, "px_rank") == [0, 1]
+
+
+def test_a_stop_that_is_interrupted_leaves_no_process(pair: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = pair.connection.cluster
+    pids = [cluster.controller.pid, *(said["pid"] for said in pair.wire.engines.values())]
+
+    def press_ctrl_c() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster, "stop_engines_sync", press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        pair.disconnect()
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
+    assert alive == []
 
 
 def test_a_cluster_of_somebody_else_is_never_stopped(own: Session, foreign: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pxtools
-from pxtools.errors import PxClusterError, PxUsageError
+from pxtools.errors import PxClusterError, PxPickleError, PxUsageError
 
 
 def test_results_are_in_the_order_of_the_items(cell: Any, shell: Any) -> None:
@@ -24,6 +24,12 @@ def test_several_iterables_and_a_lambda(cell: Any) -> None:
     cell("xs = [1, 2, 3]")
     assert cell("%pxmap lambda x, y: x + y xs range(10)") == [1, 3, 5]
     assert cell("%pxmap max xs [2, 2, 2]") == [2, 2, 3]
+
+
+def test_what_an_engine_has_no_time_for_is_done_all_the_same(cell: Any) -> None:
+    cell("import time\ndef f(n):\n    time.sleep(0.02)\n    return -n")
+    assert cell("%pxmap f range(100)") == [-n for n in range(100)]
+    assert sorted(cell("%pxmap --unordered f range(100)")) == [-n for n in range(99, -1, -1)]
 
 
 def test_unordered_results_stream_in_as_they_are_ready(cell: Any, tmp_path: Path) -> None:
@@ -128,6 +134,14 @@ def test_a_result_that_cannot_travel_is_described_and_the_others_arrive(cell: An
     first, second = cell("%pxmap --chunksize 2 f [0, 1]")
     assert first == "fine"
     assert "lock" in str(second)
+
+
+@pytest.mark.parametrize("spoiler", ["eval, ('1/0',)", "sys.exit, (3,)"])
+def test_a_result_that_cannot_be_read_here_is_an_error_that_names_its_items(spoiler: str, cell: Any) -> None:
+    cell(f"import sys\nclass Odd:\n    def __reduce__(self): return {spoiler}\ndef f(x): return Odd() if x else 'fine'")
+    with pytest.raises(PxPickleError, match=r"a result of item 1 cannot be read here(.|\n)*kept.*\(1\)"):
+        cell("%pxmap -t 0 --chunksize 1 f [0, 1]")
+    assert pxtools.last_map() == {0: "fine"}
 
 
 @pytest.mark.parametrize(

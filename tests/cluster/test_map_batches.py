@@ -1,0 +1,91 @@
+"""How items are cut into batches; no cluster is needed for that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pxtools.session.batches import BATCH_BYTES, BATCH_S, Batch, Batches
+
+
+def items(n: int) -> Iterator[tuple[int]]:
+    return ((k,) for k in range(n))
+
+
+def batches(n: int, chunksize: int | str = "auto", n_engines: int = 4, *, is_known: bool = True) -> Batches:
+    return Batches(items(n), chunksize, n_engines, n if is_known else None)
+
+
+@given(
+    n=st.integers(0, 3_000),
+    chunksize=st.one_of(st.just("auto"), st.integers(1, 50)),
+    n_engines=st.integers(1, 8),
+    is_known=st.booleans(),
+    data=st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_each_item_comes_once_whatever_is_handed_back(
+    n: int, chunksize: int | str, n_engines: int, is_known: bool, data: Any
+) -> None:
+    cut = batches(n, chunksize, n_engines, is_known=is_known)
+    done: list[int] = []
+    while (batch := cut.next()) is not None:
+        batch = cut.lightened(batch, data.draw(st.integers(1, 3 * BATCH_BYTES)))
+        assert [number for (number,) in batch.items] == list(range(batch.first, batch.first + len(batch.items)))
+        n_done = len(batch.items) if cut.enough_s is None else data.draw(st.integers(1, len(batch.items)))
+        done += [number for (number,) in batch.items[:n_done]]
+        cut.measured(n_done, data.draw(st.floats(1e-6, 1.0)))
+        cut.give_back(batch.part(n_done))
+    assert sorted(done) == list(range(n))
+
+
+def test_items_of_a_second_travel_alone_once_that_is_known() -> None:
+    cut = batches(100)
+    first = cut.next()
+    assert first is not None
+    assert len(first.items) > 1  # a guess, of which the engine hands back what it has no time for
+    cut.measured(1, 1.0)
+    cut.give_back(first.part(1))
+    assert [cut.next() for _ in range(2)] == [Batch(1, [(1,)]), Batch(2, [(2,)])]
+
+
+def test_items_of_a_millisecond_travel_by_the_fifth_of_a_second_and_less_at_the_end() -> None:
+    cut = batches(2_000)
+    sizes = [len(cut.next().items)]  # type: ignore[union-attr]
+    cut.measured(sizes[0], 1e-3 * sizes[0])
+    while (batch := cut.next()) is not None:
+        sizes.append(len(batch.items))
+        cut.measured(sizes[-1], 1e-3 * sizes[-1])
+    assert sizes[1] == round(BATCH_S / 1e-3)
+    assert sizes[1:-1] == sorted(sizes[1:-1], reverse=True)
+    assert sizes[-2] == round(0.1 * sizes[1])
+
+
+@pytest.mark.parametrize("n_bytes", [BATCH_BYTES // 2, 2 * BATCH_BYTES])
+def test_heavy_items_are_cut_by_their_bytes(n_bytes: int) -> None:
+    cut = batches(1_000)
+    first = cut.next()
+    assert first is not None
+    sent = cut.lightened(first, n_bytes * len(first.items))
+    assert len(sent.items) == max(1, BATCH_BYTES // n_bytes)
+    cut.measured(len(sent.items), 1e-6)
+    assert len(cut.next().items) == len(sent.items)  # type: ignore[union-attr]
+
+
+def test_items_of_unknown_number_are_read_one_by_one_at_first() -> None:
+    assert batches(100, is_known=False).next() == Batch(0, [(0,)])
+
+
+def test_a_chunksize_is_kept() -> None:
+    cut = batches(10, 4)
+    for size in 4, 4, 2:
+        batch = cut.next()
+        assert batch is not None
+        assert cut.lightened(batch, 100 * BATCH_BYTES) is batch
+        assert len(batch.items) == size
+        cut.measured(size, 50.0)
+    assert cut.next() is None
