@@ -36,7 +36,7 @@ class PxKalman(PxMagics):
         help="Start points of the fit, mapped over the engines (default 1).",
     )
     @argument("--seed", type=int, default=0, help="Of the start points (default 0).")
-    @argument("--until", help='When the fit stops, such as "gain<1e-6 iterations<500" (default: the method\'s).')
+    @argument("--until", help='When the fit stops, such as "gain<1e-6 iterations>500" (default: the method\'s).')
     @argument("--form", default="auto", help="auto (default), univariate, cholesky, sqrt, information or generated.")
     @argument(
         "-t",
