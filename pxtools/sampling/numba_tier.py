@@ -23,7 +23,7 @@ from pxtools.sampling.blobs import has_blobs
 from pxtools.sampling.fingerprint import key_of, used_globals
 from pxtools.sampling.group import stream
 from pxtools.sampling.plan import SamplePlan
-from pxtools.sampling.pointers import CTarget, import_numba, why_python
+from pxtools.sampling.pointers import CTarget, import_numba, interrupt_waits, why_python
 from pxtools.sampling.targets import Target
 
 #: fewer evaluations than this are done before Numba has compiled on every engine
@@ -156,7 +156,9 @@ def _compile(function: types.FunctionType, n_params: int, is_scalar: bool) -> CT
     names = {"target": fast, "carray": numba.carray}
     exec(f"def call(p, n):\n    return float(target({argument}))", names)
     kinds = numba.types
-    compiled = numba.cfunc(kinds.float64(kinds.CPointer(kinds.float64), kinds.intc), error_model="numpy")(names["call"])
+    signature = kinds.float64(kinds.CPointer(kinds.float64), kinds.intc)
+    with interrupt_waits():
+        compiled = numba.cfunc(signature, error_model="numpy")(names["call"])
     return CTarget(compiled.address, function.__name__, is_scalar, keep=(compiled, fast))
 
 

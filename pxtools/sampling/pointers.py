@@ -11,7 +11,8 @@ import importlib
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -70,12 +71,11 @@ class CTarget:
         return float(self._function(point.ctypes.data_as(ctypes.POINTER(ctypes.c_double)), point.size))
 
 
-@cache
-def import_numba() -> Any:
-    """Return Numba, ready to compile.
+@contextmanager
+def interrupt_waits() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done: in the middle of Numba it would get lost, or leave half of a package.
 
-    Ctrl-C waits for it: a package that is there by half is of no use to this process any more, and Numba loads some of
-    its own when it compiles for the first time.
+    LLVM calls Python while it compiles, and what is raised there goes nowhere.
     """
     pressed: list[Any] = []
     is_main = threading.current_thread() is threading.main_thread()
@@ -83,14 +83,21 @@ def import_numba() -> Any:
     if callable(handler):
         signal.signal(signal.SIGINT, lambda *arguments: pressed.append(arguments))
     try:
-        module = importlib.import_module("numba")
-        module.njit(lambda x: x)(0.0)
+        yield
     finally:
         if callable(handler):
             signal.signal(signal.SIGINT, handler)
-    if pressed and callable(handler):
-        handler(*pressed[0])
-    return module
+            if pressed:
+                handler(*pressed[0])
+
+
+@cache
+def import_numba() -> Any:
+    """Return Numba, all of it: it loads some of its own when it compiles for the first time."""
+    with interrupt_waits():
+        numba = importlib.import_module("numba")
+        numba.njit(lambda x: x)(0.0)
+    return numba
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,8 @@ class FromNumba:
         """Compile in this process."""
         numba = import_numba()
         types = numba.types
-        compiled = numba.cfunc(types.float64(types.CPointer(types.float64), types.intc))(self.function)
+        with interrupt_waits():
+            compiled = numba.cfunc(types.float64(types.CPointer(types.float64), types.intc))(self.function)
         return CTarget(compiled.address, self.function.__name__, keep=compiled)
 
 

@@ -2,10 +2,13 @@
 
 import importlib.util
 import math
+import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from three_gaussians import gaussian
 
 from pxtools import sampling
 from pxtools.errors import PxUsageError
+from pxtools.sampling import numba_tier
 from pxtools.sampling.numba_tier import choose_tier
 
 numba = pytest.importorskip("numba")
@@ -205,3 +209,28 @@ except KeyboardInterrupt:
 def test_ctrl_c_while_numba_is_imported_leaves_a_numba_that_works():
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
     assert done.stdout == "interrupted, numba\n", done.stderr
+
+
+def test_ctrl_c_while_numba_compiles_is_not_lost(monkeypatch):
+    """LLVM calls Python meanwhile, and an exception there goes nowhere."""
+    target = sampling.resolve_target(with_helpers)
+    plan = sampling.make_plan(target, draws=2_000_000, seed=1)
+    cfunc = numba.cfunc
+
+    def pressed(*signature, **options):
+        def compile_and_swallow(function):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+            except KeyboardInterrupt:
+                pass
+            return cfunc(*signature, **options)(function)
+
+        return compile_and_swallow
+
+    monkeypatch.setattr(numba, "cfunc", pressed)
+    numba_tier._compiled.clear()
+    with pytest.raises(KeyboardInterrupt):
+        choose_tier(target, plan)
+    monkeypatch.undo()
+    assert choose_tier(target, plan)[0].tier == "numba"
