@@ -25,6 +25,12 @@ LOST = 1e-4
 #: singular values below this fraction of the largest are zero
 NO_DIRECTION = 1e-13
 
+#: the same in diffuse steps, whose covariances are differences with round-off in every direction: its root
+NO_FACTOR = 1e-7
+
+#: of the largest: less than this of a diffuse variance is none
+NOT_WIDE = 1e-13
+
 #: so many times the round-off that it is computed with, a variance is taken for zero
 KNOWN = 32
 
@@ -42,13 +48,18 @@ def backward_gains(F: Array, S: Array, half_Q: Array) -> tuple[Array, Array]:
     """
     FS = F @ S
     D = np.concatenate([FS, np.broadcast_to(half_Q, FS.shape)], axis=-1)
-    U, sizes, Vt = np.linalg.svd(D, full_matrices=False)
-    kept = sizes > NO_DIRECTION * sizes[:, :1]
-    Vt = np.where(kept[..., None], Vt, 0.0)
     M = np.concatenate([S, np.zeros_like(S)], axis=-1)
+    return _regressed(M, D, NO_DIRECTION)
+
+
+def _regressed(M: Array, D: Array, none: float) -> tuple[Array, Array]:
+    """Regress `M z` on `D z`, z standard normal: the coefficients and a factor of the rest."""
+    U, sizes, Vt = np.linalg.svd(D, full_matrices=False)
+    kept = sizes > none * sizes[..., :1]
+    Vt = np.where(kept[..., None], Vt, 0.0)
     MV = M @ Vt.swapaxes(-1, -2)
     inverse = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=kept)
-    return (MV * inverse[:, None, :]) @ U.swapaxes(-1, -2), M - MV @ Vt
+    return (MV * inverse[..., None, :]) @ U.swapaxes(-1, -2), M - MV @ Vt
 
 
 def diffuse_gain(F: Array, S: Array, half_Q: Array, B: Array) -> tuple[Array, Array]:
@@ -59,27 +70,25 @@ def diffuse_gain(F: Array, S: Array, half_Q: Array, B: Array) -> tuple[Array, Ar
     free = basis[:, k:]
     M = np.hstack([S - A @ F @ S, -A @ half_Q])
     D = free.T @ np.hstack([F @ S, half_Q])
-    U, sizes, Vt = np.linalg.svd(D, full_matrices=False)
-    kept = sizes > NO_DIRECTION * (sizes[0] if sizes.size else 0.0)
-    U, sizes, Vt = U[:, kept], sizes[kept], Vt[kept]
-    MV = M @ Vt.T
-    return A + (MV / sizes) @ U.T @ free.T, M - MV @ Vt
+    J, rest = _regressed(M, D, NO_FACTOR)
+    return A + J @ free.T, rest
 
 
 def refined(system: System, filtered: Filtered, smoothed: Smoothed, every: bool = False) -> Smoothed:
     """Return the smoothed moments with the steps that need it taken by regression on the next state.
 
     These are the steps whose filtered state is still partly infinite and those whose smoothed variance is a small
-    fraction of the filtered one; with `every`, all but the last.
+    fraction of the filtered one; with `every`, all but the last and those with states that are known exactly.
     """
     n_steps, n_diffuse = smoothed.mean.shape[1], filtered.diffuse_filtered_cov.shape[1]
     variance, before = (np.einsum("...ii->...i", part) for part in (smoothed.cov, filtered.filtered_cov))
     lost = variance < LOST * repeated(before, n_steps)
-    needed = np.full(lost.shape[:2], every)
+    needed = np.zeros(lost.shape[:2], dtype=bool)
+    if every or lost.any():
+        known = known_states(system, filtered)
+        # of states that are known exactly all variances are round-off, and so is what a regression makes of them
+        needed = (lost & ~known).any(axis=2) | (every & ~known.any(axis=2))
     needed[:, :n_diffuse] |= filtered.diffuse_filtered_cov.any(axis=(2, 3))
-    if lost.any():
-        # of states that are known exactly, all variances are round-off
-        needed |= (lost & ~known_states(system, filtered)).any(axis=2)
     needed[:, n_steps - 1] = False
     if not needed.any():
         return smoothed._replace(by_regression=needed)
@@ -110,24 +119,28 @@ def known_states(system: System, filtered: Filtered) -> NDArray[np.bool_]:
     variance = repeated(np.einsum("stii->sti", filtered.filtered_cov), n_steps)
     squares, error, known = system.F**2, np.zeros_like(predicted[:, 0]), np.empty(variance.shape, dtype=bool)
     for t in range(n_steps):
-        error = np.maximum(error, predicted[:, t] * np.finfo(float).eps)
+        # where part of the state is infinite, the rest is computed from differences of all
+        scale = predicted[:, t].max(axis=1, keepdims=True) if t < n_diffuse else predicted[:, t]
+        error = np.maximum(error, scale * np.finfo(float).eps)
         known[:, t] = variance[:, t] <= KNOWN * error
         error = error @ squares[t if len(squares) > 1 else 0].T
-    known[:, :n_diffuse] &= np.einsum("stii->sti", filtered.diffuse_filtered_cov) == 0.0
+    wide = np.einsum("stii->sti", filtered.diffuse_filtered_cov)
+    known[:, :n_diffuse] &= wide <= NOT_WIDE * wide.max(axis=2, keepdims=True, initial=0.0)
     return known
 
 
 def gains_at(
     system: System, filtered: Filtered, series: NDArray[np.intp], when: NDArray[np.intp], is_sqrt: bool = False
 ) -> tuple[Array, Array]:
-    """Return J and the rest, each (k, n, any), of k pairs of a series and a step; `is_sqrt` trusts small variances."""
+    """Return J and the rest, each (k, n, any), of k pairs of a series and a step.
+
+    `is_sqrt`: variances come from factors and may be trusted, however small, after the diffuse steps.
+    """
     n_kept, n_diffuse = filtered.filtered_cov.shape[1], filtered.diffuse_filtered_cov.shape[1]
     cov = filtered.filtered_cov[series, np.minimum(when, n_kept - 1)]
-    if not is_sqrt:
-        # round-off of a variance, divided by round-off, would be a gain of any size
-        here = ~known_states(system, filtered)[series, when]
-        cov = cov * here[:, :, None] * here[:, None, :]
-    S = factors(cov)
+    # round-off of a variance, divided by round-off, would be a gain of any size
+    here = ~known_states(system, filtered)[series, when] | ((when >= n_diffuse) & is_sqrt)[:, None]
+    S = factors(cov * here[:, :, None] * here[:, None, :])
     F = system.F[when] if len(system.F) > 1 else system.F
     half_Q = factors(system.Q)
     half_Q = half_Q[when] if len(half_Q) > 1 else half_Q
@@ -137,7 +150,7 @@ def gains_at(
         values, vectors = np.linalg.eigh(filtered.diffuse_filtered_cov[s, t])
         started = int(np.linalg.matrix_rank(system.Pinf[s], hermitian=True))
         left = started - int(filtered.diffuse_obs[s, : t + 1].sum())
-        left = min(left, int(np.count_nonzero(values > NO_DIRECTION * max(values[-1], 0.0))))
+        left = min(left, int(np.count_nonzero(values > NOT_WIDE * max(values[-1], 0.0))))
         if left > 0:
             B = vectors[:, len(values) - left :]
             gains[k], rests[k] = diffuse_gain(F[k if len(F) > 1 else 0], S[k], half_Q[k if len(half_Q) > 1 else 0], B)

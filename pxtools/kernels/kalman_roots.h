@@ -8,6 +8,8 @@
 
 #include "kalman_dense.h"
 
+#define VANISHED 1e-250
+
 /* Turn A (rows, columns), rows <= columns, into a lower triangle L with L L' = A A', by reflections from the right. */
 CLONES static void lower_triangle(const Index rows, const Index columns, double *A)
 {
@@ -15,6 +17,11 @@ CLONES static void lower_triangle(const Index rows, const Index columns, double 
         double *a = A + i * columns + i;
         const Index length = columns - i;
         const double rest = dot(length - 1, a + 1, a + 1);
+        /* squares of what has vanished underflow, and their quotient would be no number */
+        if (a[0] * a[0] + rest < VANISHED) {
+            memset(a + 1, 0, (length - 1) * sizeof(double));
+            continue;
+        }
         if (rest == 0.0) continue;
         const double size = sqrt(a[0] * a[0] + rest), pivot = a[0] > 0 ? -size : size;
         const double first = a[0] - pivot, scale = -1.0 / (pivot * first);

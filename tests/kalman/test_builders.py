@@ -241,3 +241,19 @@ def test_constant_regression_is_generalised_least_squares():
     np.testing.assert_allclose(result.filtered_mean[-1], np.linalg.lstsq(X, y, rcond=None)[0], rtol=1e-9)
     np.testing.assert_allclose(result.filtered_cov[-1], np.linalg.inv(X.T @ X), rtol=1e-8)
     np.testing.assert_allclose(result.smoothed_cov[0], np.linalg.inv(X.T @ X), rtol=1e-8)
+
+
+@pytest.mark.parametrize("form", ["univariate", "cholesky", "sqrt"])
+@pytest.mark.parametrize("gap", [slice(0), slice(0, 5), slice(10, 20)])
+@pytest.mark.parametrize("theta", [-0.6, 0.5])
+def test_smoothed_states_of_differenced_models_equal_the_dense_normal(form, gap, theta):
+    """The observations are exact and a diffuse start lasts: round-off must not be taken for variance."""
+    model = arima([], [0.7], 1.0, d=1, period=4, seasonal_d=1, seasonal_ma=[theta])
+    y = np.cumsum(np.random.default_rng(7).normal(size=30))[:, None]
+    y[gap] = np.nan
+    result, truth = filter_series(model, y, form=form), dense(model, 30)
+    assert result.log_likelihood == pytest.approx(truth.log_likelihood(y), rel=1e-9)
+    moments = [truth.given(y, 30, truth.states(t)) for t in range(30)]
+    mean, cov = (np.array(part) for part in zip(*moments, strict=True))
+    np.testing.assert_allclose(result.smoothed_mean, mean, atol=1e-6 * np.abs(mean).max())
+    np.testing.assert_allclose(result.smoothed_cov, cov, atol=1e-5 * np.abs(cov).max())

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pxtools.kalman import arima, filter_series
 from pxtools.kalman.factors import factors
 from pxtools.kalman.system import system_of
 from pxtools.kernels import kalman, kalman_numpy, kalman_rows_numpy
@@ -87,6 +88,12 @@ def test_square_root_filter_equals_its_twin(case):
         factors(system.P),
     )
     same(kalman.square_root_filter(*parts), kalman_rows_numpy.square_root_filter(*parts))
+
+
+def test_square_root_filter_of_variances_that_vanish_stays_finite():
+    model = arima([], [0.2], d=1, period=4, seasonal_ma=[0.3])
+    y = np.cumsum(np.random.default_rng(0).normal(size=400))
+    assert np.isfinite(filter_series(model, y, form="sqrt").filtered_cov).all()
 
 
 @compiled
