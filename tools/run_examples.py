@@ -6,6 +6,7 @@ four is not kept.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -32,6 +33,8 @@ def refresh(path: Path, folder: Path) -> None:
 
 def main(names: list[str]) -> None:
     """Execute the named examples, or all."""
+    if os.geteuid() == 0:  # Open MPI wants to be told twice that root means it
+        os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
     examples = ROOT / "examples"
     paths = [examples / f"{name}.ipynb" for name in names] or sorted(examples.glob("*.ipynb"))
     with tempfile.TemporaryDirectory() as folder:

@@ -279,3 +279,38 @@ def values() -> Callable[[Session, str], list[Any]]:
         return list(result.last)
 
     return run_it
+
+
+@pytest.fixture
+def supercomputer(shell: Any, cell: Callable[[str], Any], capsys: Any) -> Iterator[Callable[..., tuple[str, str]]]:
+    """Run the cells of `examples/supercomputer.ipynb` on local engines and on those of a session.
+
+    Returns the numbers with which it ends. Cells that start, stop, or need MPI are tagged; the first two are left out.
+    """
+    import nbformat
+
+    from pxtools.magics.common import PxMagics
+
+    notebook: Any = nbformat.read(Path(__file__).parents[2] / "examples" / "supercomputer.ipynb", as_version=4)
+    cells = [(part.source, set(part.metadata.get("tags", ()))) for part in notebook.cells if part.cell_type == "code"]
+    magics = [m for m in shell.magics_manager.registry.values() if isinstance(m, PxMagics)]
+    usual = magics[0].session
+
+    def run_on(session: Session, left_out: set[str]) -> str:
+        session.namespace = shell.user_ns
+        for magic in magics:
+            magic.session = session
+        capsys.readouterr()
+        for source, tags in cells:
+            if not tags & left_out and "load_ext" not in source:
+                cell(source)
+        (fingerprint,) = re.findall(r"draws, shares and product: (\w{16})", capsys.readouterr().out)
+        return str(fingerprint)
+
+    def run_on_both(session: Session, *, has_mpi: bool = False) -> tuple[str, str]:
+        here = run_on(usual, {"start", "stop", "mpi"})
+        return here, run_on(session, {"start", "stop"} if has_mpi else {"start", "stop", "mpi"})
+
+    yield run_on_both
+    for magic in magics:
+        magic.session = usual

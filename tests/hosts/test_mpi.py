@@ -40,7 +40,9 @@ def test_what_mpiexec_refuses_is_explained_with_its_own_words(own: Any, monkeypa
     assert not own.is_connected
 
 
-def test_engines_survive_their_notebook_share_a_communicator_and_are_replaced_as_one(own: Any, values: Any) -> None:
+def test_engines_survive_their_notebook_share_a_communicator_and_are_replaced_as_one(
+    own: Any, values: Any, supercomputer: Any, shell: Any
+) -> None:
     options = f"-O mpi_args='{' '.join(mpi_args())}'"
     cluster_id = killed_notebook(f"%pxcluster start -n 1 --engines mpi {options}", "%pxpush found=[1, 2, 3]")
     assert own.connect(cluster_id=cluster_id) == [0]
@@ -56,6 +58,12 @@ def test_engines_survive_their_notebook_share_a_communicator_and_are_replaced_as
     assert values(own, "(root(offset), CONSTANT)") == [(2.0, 7), (2.0, 7)]
     own.namespace["offset"] = 9
     assert values(own, "root(offset)") == [3.0, 3.0]
+    here, there = supercomputer(own, has_mpi=True)
+    assert here == there
+    heat, temperature = shell.user_ns["heat"].same(), shell.user_ns["temperature"]
+    assert heat == pytest.approx(temperature.sum())
+    assert temperature[0] > 0.9
+    assert 0 < temperature[-1] < 0.1
     own.stop()
     with pytest.raises(PxClusterError, match="no cluster is running"):
         own.connect(cluster_id=cluster_id)

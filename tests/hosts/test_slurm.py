@@ -52,7 +52,12 @@ def test_a_job_that_is_refused_is_explained_with_slurms_own_words(slurm: Path, o
 
 
 def test_a_cluster_in_a_queue_survives_its_notebook_and_is_found_again(
-    slurm: Path, own: Any, values: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: Path,
+    own: Any,
+    values: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    supercomputer: Any,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     cluster_id = killed_notebook("%pxcluster start -n 1 --engines slurm --min-engines 1", "%pxpush found=[1, 2, 3]")
@@ -68,6 +73,8 @@ def test_a_cluster_in_a_queue_survives_its_notebook_and_is_found_again(
     own.resize(2)  # a second job, with the options of the first
     own.wait(timeout_s=200)
     assert values(own, "offset + px_rank") == [4, 5]
+    here, there = supercomputer(own)
+    assert here == there
     own.disconnect()
     assert len(queue()) == 2  # leaving is not stopping
     own.connect(cluster_id=cluster_id)
