@@ -46,6 +46,8 @@ class Seen:
     error: BaseException | None = None
     is_named: bool | None = None
     is_work_right: bool = False
+    #: what to show where the work is not right
+    detail: str = ""
 
 
 Fault = Callable[[Session, Path], Seen]
@@ -220,8 +222,9 @@ def map_interrupted(session: Session, folder: Path) -> Seen:
     )
     pressing_ctrl_c(marker)
     _, error = caught(lambda: map_on(session, f, range(ITEMS), chunksize=1))
-    kept = session.unfinished_map
-    return Seen(error, names_all(error, session), set(range(18)) <= kept.keys() and is_idle(session))
+    kept, is_calm = session.unfinished_map, is_idle(session)
+    detail = f"kept {sorted(kept)}, {'idle' if is_calm else 'busy'}"
+    return Seen(error, names_all(error, session), set(range(18)) <= kept.keys() and is_calm, detail)
 
 
 @fault("Ctrl-C in a compiled loop (a sampling)", PxInterrupted, "the draws so far are kept, engines idle")
@@ -402,6 +405,8 @@ def tried(session: Session, name: str, times: int) -> tuple[tuple[str, ...], boo
         has_names = seen.is_named is not None
         if (type(seen.error).__name__ if seen.error else "none") != expected:
             print(f"{name}: {seen.error!r}", file=sys.stderr)
+        if not seen.is_work_right:
+            print(f"{name}: {seen.detail}", file=sys.stderr)
         right["error"] += (type(seen.error).__name__ if seen.error else "none") == expected
         right["named"] += bool(seen.is_named)
         right["work"] += seen.is_work_right

@@ -159,9 +159,11 @@ class Pool:
             self._take_from_frozen()
             self._share_out()
             for result in finished & self._pending.keys():
-                piece = self._pending.pop(result)
+                piece = self._pending[result]
+                engine, piece.engine = piece.engine, -1
                 self._share_out()  # before the answer is read: the engine has nothing to do
-                reply = read_reply(result, piece.engine, with_output=False)
+                reply = read_reply(result, engine, with_output=False)
+                del self._pending[result]  # not before: what an interrupt leaves unread has to be found
                 if reply.lost:
                     self._send_again(piece, reply.lost)
                 else:
