@@ -15,6 +15,7 @@ from pxtools.kalman import (
     simulate_states,
     start_stream,
 )
+from pxtools.kernels import kalman, kalman_numpy
 from tests.kalman.data import NILE
 from tests.kalman.models import random_model, random_rows
 from tests.kalman.oracle import dense
@@ -144,6 +145,16 @@ def test_the_extended_filter_follows_a_pendulum_through_a_gap():
     scaled = np.einsum("ti,tij,tj->t", error, np.linalg.inv(result.filtered_cov), error)
     # the mean of a chi-square of two degrees of freedom, within the error of correlated steps
     assert 1.0 < scaled[20:].mean() < 3.5
+
+
+def test_the_extended_filter_is_the_same_in_both_tiers(monkeypatch):
+    y = np.sin(np.arange(30) / 5)
+    y[7:9] = np.nan
+    compiled = extended_filter(pendulum(), y)
+    monkeypatch.setattr(kalman, "univariate_filter", kalman_numpy.univariate_filter)
+    plain = extended_filter(pendulum(), y)
+    for name in ("filtered_mean", "filtered_cov", "predicted_cov", "log_likelihood_steps"):
+        np.testing.assert_allclose(getattr(plain, name), getattr(compiled, name), rtol=1e-10, atol=1e-12)
 
 
 def test_a_bad_extended_model_is_refused():
