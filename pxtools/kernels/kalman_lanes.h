@@ -237,15 +237,16 @@ static V *lay_sums(Index n, Index m, V *memory, Sums *sums)
     return sums->count + 1;
 }
 
-/* Add the noise moments of one row where R is correlated: one lane after another. */
-static void add_correlated(Index n, const FleetModel *model, long t, const double *y, const long *rows, Mask seen,
-                           const V *x, const V *P, Sums *sums, double *work)
+/* Add the noise moments of one row where R is correlated: one lane after another. Vectors come by address: a function
+ * that is not inlined into a clone takes them from elsewhere than the clone puts them. */
+static void add_correlated(Index n, const FleetModel *model, long t, const double *y, const long *rows,
+                           const Mask *seen, const V *x, const V *P, Sums *sums, double *work)
 {
     const Index m = model->m;
     double *x1 = work, *P1 = x1 + n, *noise = P1 + n * n, *cross = noise + m * m, *more = cross + m * n;
     unsigned char *here = (unsigned char *)more;
     for (int l = 0; l < LANES; l++) {
-        if (!seen[l]) continue;
+        if (!(*seen)[l]) continue;
         const Part H = model->H, R = model->R, d = model->d;
         const long s = rows[l];
         for (Index i = 0; i < n; i++) {

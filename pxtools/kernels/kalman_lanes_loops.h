@@ -332,7 +332,7 @@ ALWAYS_INLINE void NAME(backward)(const Index n, const int is_own, const FleetMo
             if (is_own && (t == n_steps - 1 || model->d.step)) load_part(model->d, m, t, rows, d);
             const Mask seen = NAME(add_row)(n, is_own, model, t, starts <= t, ys + in_tile * m, H, R, d, mean, cov, &sums,
                                             more);
-            if (!model->is_diagonal) add_correlated(n, model, t, y, rows, seen, mean, cov, &sums, scratch);
+            if (!model->is_diagonal) add_correlated(n, model, t, y, rows, &seen, mean, cov, &sums, scratch);
             const Mask first = starts == t;
             UNROLL for (Index j = 0; j < n; j++) sums.mean[j] = pick(first, mean[j], sums.mean[j]);
             UNROLL for (Index j = 0; j < TRI(n); j++) sums.cov[j] = pick(first, cov[j], sums.cov[j]);
