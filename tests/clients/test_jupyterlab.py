@@ -80,7 +80,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         _wait_until_it_answers(f"http://127.0.0.1:{port}/api/status?token={token}", folder / "server.log")
         yield f"http://127.0.0.1:{port}", token
     finally:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         process.terminate()
+        _, alive = psutil.wait_procs(family, timeout=30)
+        for one in alive:  # on a busy machine the server was once seen to wait for a kernel for ever
+            one.kill()
         process.wait(timeout=PATIENCE_S)
         log.close()
 
