@@ -213,6 +213,7 @@ class _Run:
         self.engine_seconds = 0.0
         self.fingerprint = ""
         self.notes: list[str] = []
+        self.is_met = False
         self.stored_at = self.began
         self.live_at, self.live = self.began, ""
         self.display: Any = NoProgress()
@@ -266,6 +267,7 @@ class _Run:
         if self.ending.until is None or not self.ending.until.is_met(self._draws()):
             return False
         self.notes.append(f"Ended when {self.ending.until.text} was met.")
+        self.is_met = True
         return True
 
     def _draws(self) -> Any:
@@ -335,9 +337,9 @@ class _Run:
             return None
 
     def samples(self) -> Samples:
-        """Put together what has come in."""
+        """Put together what has come in. A run that has met its goal has all the draws that it was to have."""
         return assemble(
-            self.plan,
+            replace(self.plan, draws=self._n_draws()) if self.is_met else self.plan,
             self.chunks,
             seconds=time.perf_counter() - self.began,
             engine_seconds=self.engine_seconds,

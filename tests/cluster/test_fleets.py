@@ -361,7 +361,9 @@ def test_an_interrupted_fit_leaves_the_engines_idle(session: Session) -> None:
     scatter(session, "y", y)
     threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(PxInterrupted, match="idle"):
-        filter_on(session, MODEL.replace(process_cov=[[9.0]]), y, name="y", fit="em", until="iterations>99999 gain<-1e9")
+        filter_on(
+            session, MODEL.replace(process_cov=[[9.0]]), y, name="y", fit="em", until="iterations>99999 gain<-1e9"
+        )
     assert list(run(session, Cell("px_rank")).last) == [0, 1]
 
 

@@ -68,7 +68,8 @@ def test_exact_diffuse_steps_equal_their_twins(case):
 @given(case=systems(max_states=10))
 def test_cholesky_filter_equals_its_twin(case):
     system, y = case
-    same(kalman.cholesky_filter(y, *system), kalman_rows_numpy.cholesky_filter(y, *system))
+    got, wanted = kalman.cholesky_filter(y, *system), kalman_rows_numpy.cholesky_filter(y, *system)
+    same(got.complete(), wanted.complete())
 
 
 @compiled
@@ -87,7 +88,8 @@ def test_square_root_filter_equals_its_twin(case):
         system.x,
         factors(system.P),
     )
-    same(kalman.square_root_filter(*parts), kalman_rows_numpy.square_root_filter(*parts))
+    got, wanted = kalman.square_root_filter(*parts), kalman_rows_numpy.square_root_filter(*parts)
+    same(got.complete(), wanted.complete())
 
 
 def test_square_root_filter_of_variances_that_vanish_stays_finite():
@@ -101,7 +103,8 @@ def test_square_root_filter_of_variances_that_vanish_stays_finite():
 @given(case=systems(max_states=10))
 def test_information_filter_equals_its_twin(case):
     system, y = case
-    same(kalman.information_filter(y, *system[:8]), kalman_rows_numpy.information_filter(y, *system[:8]))
+    got = kalman.information_filter(y, *system[:8])
+    same(got.complete(), kalman_rows_numpy.information_filter(y, *system[:8]).complete())
 
 
 @compiled

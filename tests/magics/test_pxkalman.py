@@ -65,7 +65,7 @@ home = {os.getpid()}
 def slow(q):
     if os.getpid() != home:
         open({str(marker)!r}, "w").close()
-        time.sleep(0.3)
+        time.sleep(3)
     return local_level(q**2, observation_var=15099)
 slowly = FreeModel(slow, {{"q": free(30.0)}})
 """)

@@ -69,6 +69,7 @@ def test_until_stops_at_a_goal_and_at_the_same_draw_on_any_number_of_engines(run
     assert summary.rhat.max() < 1.02
     assert min(summary.ess_bulk.min(), summary.ess_tail.min()) > 400
     assert any("rhat<1.02 ess>400 was met" in note for note in samples.notes)
+    assert not any("early" in note for note in samples.notes)
     np.testing.assert_array_equal(run(**goal, targets=session.wire.ids[:1]).draws, samples.draws)
 
 
