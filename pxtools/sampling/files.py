@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 #: raised when the fields in a saved file change their meaning
 FILE_VERSION = 1
-#: what writes NetCDF, the best first, with what it needs; the last one (NetCDF 3) is SciPy's, which is always there
-ENGINES = {"h5netcdf": "h5py", "netCDF4": "netCDF4", "scipy": "scipy"}
+#: xarray's names of what writes NetCDF, the best first, with the modules each needs; SciPy (NetCDF 3) is always there
+ENGINES = {"h5netcdf": ("h5netcdf", "h5py"), "netcdf4": ("netCDF4",), "scipy": ("scipy",)}
 #: how NetCDF 3 and NetCDF 4 files begin
 _NETCDF = (b"CDF", b"\x89HDF")
 #: blobs in an .npz
@@ -95,7 +95,7 @@ def _engine() -> str:
 
 
 def _is_there(engine: str) -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in (engine, ENGINES[engine]))
+    return all(importlib.util.find_spec(name) is not None for name in ENGINES[engine])
 
 
 def _write_netcdf(samples: Samples, arrays: dict[str, Any], text: str, partial: Path) -> None:
@@ -135,7 +135,7 @@ def _read_netcdf(path: Path) -> tuple[dict[str, Any], str]:
 def _reader(path: Path) -> str:
     with open(path, "rb") as file:
         is_classic = file.read(3) == b"CDF"
-    found = "scipy" if is_classic else next((n for n in ("h5netcdf", "netCDF4") if _is_there(n)), "")
+    found = "scipy" if is_classic else next((n for n in ("h5netcdf", "netcdf4") if _is_there(n)), "")
     if not found:
         raise PxUsageError(f"h5netcdf is not installed, and {path} needs it.\nType: pip install 'pxtools[arviz]'")
     return found
