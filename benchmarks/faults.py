@@ -349,9 +349,11 @@ def names_all(error: BaseException | None, session: Session) -> bool:
 def is_idle(session: Session) -> bool:
     """Return whether the engines have nothing to do; the hub hears of it a moment later than the client."""
     deadline = time.monotonic() + 2
-    while session.wire.busy(session.wire.ids) and time.monotonic() < deadline:
+    while is_busy := bool(session.wire.busy(session.wire.ids)):
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.05)
-    return not session.wire.busy(session.wire.ids)
+    return not is_busy  # asked once more, the hub may have heard of the message that ends a map
 
 
 def is_soon_empty(folder: str) -> bool:
