@@ -197,10 +197,11 @@ def test_an_interrupted_sampling_keeps_the_draws_that_there_are(session: Session
     g = define(session, f"def g(x, y):\n{begin}    return -(x * x + y * y) / 2")
     press_ctrl_c_when_there(marker)
     with pytest.raises(PxInterrupted):
-        sample(session, g, draws=100_000_000, chains=2, seed=1, sampler="rwm", on_partial=kept.append)
+        options = {"chains": 2, "seed": 1, "sampler": "rwm", "tier": "python"}  # choosing one could begin, too
+        sample(session, g, draws=100_000_000, on_partial=kept.append, **options)
     (partial,) = kept
     assert partial.n_draws > 0
-    whole = sample(session, g, draws=min(partial.n_draws, 5_000), chains=2, seed=1, sampler="rwm")
+    whole = sample(session, g, draws=min(partial.n_draws, 5_000), **options)
     assert np.array_equal(whole.draws, partial.draws[:, : whole.n_draws])
 
 
