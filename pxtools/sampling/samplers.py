@@ -192,6 +192,17 @@ def advance_for(target: Target, states: Sequence[Any], n_steps: int, seconds: fl
     It takes one step to begin with, then as many as should fit, and one step at least however long that takes. So a
     slow target answers soon, and a short run is one call. All groups get equally far.
 
+    Parameters
+    ----------
+    target : Target
+        What is sampled.
+    states : sequence of states
+        One a group.
+    n_steps : int
+        The most steps to take.
+    seconds : float
+        About how long to walk.
+
     Returns
     -------
     list by group of list of Chunk

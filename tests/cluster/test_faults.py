@@ -82,14 +82,14 @@ def frozen(session: Session, engine: int, after_s: float = 0.0) -> Iterator[int]
             os.kill(pid, signal.SIGCONT)
 
 
-def press_ctrl_c_when_there(marker: Path) -> None:
-    """Press Ctrl-C half a second after the work on the engines has made a file: never before it has begun."""
+def press_ctrl_c_when_there(marker: Path, after_s: float = 0.5) -> None:
+    """Press Ctrl-C somewhat after the work on the engines has made a file: never before it has begun."""
 
     def watch() -> None:
         deadline = time.monotonic() + 60
         while not marker.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(0.5)
+        time.sleep(after_s)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -195,9 +195,9 @@ def test_an_interrupted_sampling_keeps_the_draws_that_there_are(session: Session
     marker = tmp_path / "begun"
     begin = f"    if x > 2.5: open({str(marker)!r}, 'w').close()\n"
     g = define(session, f"def g(x, y):\n{begin}    return -(x * x + y * y) / 2")
-    press_ctrl_c_when_there(marker)
+    options: dict[str, Any] = {"chains": 2, "seed": 1, "sampler": "rwm", "tier": "python"}  # choosing calls g
+    press_ctrl_c_when_there(marker, after_s=3)  # each chain has draws by then
     with pytest.raises(PxInterrupted):
-        options = {"chains": 2, "seed": 1, "sampler": "rwm", "tier": "python"}  # choosing one could begin, too
         sample(session, g, draws=100_000_000, on_partial=kept.append, **options)
     (partial,) = kept
     assert partial.n_draws > 0
