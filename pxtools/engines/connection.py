@@ -137,9 +137,8 @@ class Connection:
         self._arrived.difference_update(engine_ids)
         self.asked = max(self.asked - len(engine_ids), 0)
         for engine_id in engine_ids:
-            with contextlib.suppress(
-                ProcessLookupError, KeyError
-            ):  # it may end just now, and leave the client's tables
+            # it may end just now, and leave the client's tables
+            with contextlib.suppress(ProcessLookupError, KeyError):
                 if engine_id in pids and is_stopped(pids[engine_id]):  # it would not hear
                     os.kill(pids[engine_id], signal.SIGKILL)
                 self.client.shutdown(targets=[engine_id], block=False)
