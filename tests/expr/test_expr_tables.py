@@ -21,7 +21,8 @@ class LongDevice:
 
     def __call__(self, table: Any, buffers: list[Any], scalars: Any, pivots: Any, single: bool) -> tuple[int, int]:
         names = {code: name for name, code in OPS.items()}
-        memory = [np.array(buffer.ravel(order="K"), dtype=np.longdouble) for buffer in buffers]  # to the device
+        with np.errstate(invalid="ignore"):  # what nothing wrote yet may hold any bits, a signalling NaN too
+            memory = [np.array(buffer.ravel(order="K"), dtype=np.longdouble) for buffer in buffers]  # to the device
         for row, line in enumerate(table):
             name = names[int(line[0])]
             self.ran.append(name)
@@ -29,9 +30,10 @@ class LongDevice:
             info = operation(_Operands(line, memory, scalars))
             if info:
                 return row, info
-        for buffer, there in zip(buffers, memory, strict=True):  # and back
-            if buffer.flags.writeable:
-                buffer.ravel(order="K")[...] = there
+        with np.errstate(invalid="ignore"):
+            for buffer, there in zip(buffers, memory, strict=True):  # and back
+                if buffer.flags.writeable:
+                    buffer.ravel(order="K")[...] = there
         return -1, 0
 
     def check(self, s: _Operands) -> None:
