@@ -281,6 +281,7 @@ def human_bytes(n: float) -> str:
     raise AssertionError
 
 
-def _one_line(value: Any, width: int = 100) -> str:
+def _one_line(value: Any, width: int = 68) -> str:
+    """Return the start of a value's repr, short enough for half a screen with what stands before it."""
     text = " ".join(repr(value).split())
     return text if len(text) <= width else text[: width - 1] + "…"

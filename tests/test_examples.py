@@ -295,6 +295,7 @@ def test_kalman_and_formulas_show_what_their_text_says(executed: Any) -> None:
         assert abs(math.log(value / truth)) < 4 * error / value
     assert float(re.search(r"gap: ([\d.]+)", shown(notebook, "inside ="))[1]) < 1
     assert "(20, 200, 1)" in shown(notebook, "batch =")
+    assert "filtered here" not in shown(notebook, "batch =")  # the text says: on the engines
     moved = [
         float(value) for value in re.findall(r"^\[(?:[1-9])\] array\(\[([\d.]+)", shown(notebook, "new_mu.round"), re.M)
     ]

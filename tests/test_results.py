@@ -39,6 +39,11 @@ def test_it_is_a_sequence_in_target_order(values: list[int]) -> None:
     assert hash(x) == hash(per_engine(*values))
 
 
+def test_its_lines_fit_half_a_screen() -> None:
+    shown = repr(per_engine(np.random.default_rng(1).random((200, 3)), "word " * 50, engines=(0, 1234)))
+    assert max(map(len, shown.splitlines())) < 78
+
+
 def test_it_cannot_be_changed() -> None:
     x = per_engine(1, 2)
     with pytest.raises(TypeError):

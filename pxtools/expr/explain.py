@@ -180,6 +180,12 @@ def _number(plan: Plan, position: int) -> str:
     return f"{plan.scalars[position]:g}"
 
 
+def _mflop(flops: float, digits: int) -> str:
+    """Return millions as people write them: `0.25`, `1,000`, never `1e+03`."""
+    value = flops / 1e6
+    return f"{value:.{digits}g}" if value < 1000 - 0.5 else f"{value:,.0f}"
+
+
 def explain(plan: Plan, name: str = "formula") -> str:
     """Return the plan as a table of steps with flops and predicted times."""
     labels = Labels.of(plan)
@@ -191,7 +197,7 @@ def explain(plan: Plan, name: str = "formula") -> str:
                 str(number),
                 op_name(step),
                 step_text(plan, labels, step),
-                f"{step.flops / 1e6:,.3g}",
+                _mflop(step.flops, 3),
                 f"{predicted_s(step) * 1e3:.3g}",
             )
         )
@@ -203,10 +209,10 @@ def explain(plan: Plan, name: str = "formula") -> str:
         lines.append("  ".join(cells).rstrip())
     total = sum(map(predicted_s, plan.steps))
     lines.append(
-        f"{plan.flops / 1e6:,.4g} Mflop, about {total * 1e3:.3g} ms here; {plan.arena:,} numbers of workspace; "
+        f"{_mflop(plan.flops, 4)} Mflop, about {total * 1e3:.3g} ms here; {plan.arena:,} numbers of workspace; "
         f"form: {plan.form}"
     )
     others = {form: flops for form, flops in plan.considered if form != plan.form}
     if others:
-        lines.append("not taken: " + ", ".join(f"{form} {flops / 1e6:,.4g} Mflop" for form, flops in others.items()))
+        lines.append("not taken: " + ", ".join(f"{form} {_mflop(flops, 4)} Mflop" for form, flops in others.items()))
     return "\n".join(lines)

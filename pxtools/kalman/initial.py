@@ -13,15 +13,12 @@ from numpy.typing import NDArray
 
 from pxtools.errors import PxUsageError, nearest
 from pxtools.kalman.checks import Array
+from pxtools.kernels.kalman_free_numpy import settled
 
 KINDS = ("known", "stationary", "diffuse", "approximate")
 
 #: variance of an approximately diffuse state, unless the model says otherwise
 APPROXIMATE_VARIANCE = 1e6
-
-
-#: a stationary state's transition, raised to the power of 2 to the power of MAX_DOUBLINGS, has vanished
-MAX_DOUBLINGS, VANISHED = 40, 1e-30
 
 
 class InitialState(NamedTuple):
@@ -75,33 +72,14 @@ def initial_state(
 
 def stationary_moments(transition: Array, state_noise: Array, intercept: Array) -> tuple[Array, Array]:
     """Solve `x = F x + c` and the Lyapunov equation `P = F P F' + Q` of a stationary state."""
-    cov, settles = lyapunov(transition[None], state_noise[None])
-    if not settles[0]:
+    mean, cov, settles = settled(transition, intercept, state_noise)
+    if not settles:
         radius = float(np.abs(np.linalg.eigvals(transition)).max())
         raise PxUsageError(
             f"`transition_matrix` has an eigenvalue of modulus {radius:.6g}: a stationary initial state needs all "
             'below 1.\nUse initial="diffuse", or name the kind of each state.'
         )
-    mean: Array = np.linalg.solve(np.eye(len(transition)) - transition, intercept).astype(np.float64)
-    return mean, cov[0]
-
-
-def lyapunov(transition: Array, state_noise: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Solve `P = F P F' + Q` for stacks of matrices `(k, n, n)`; also tell for which of them there is a solution.
-
-    The sum of `F^i Q F'^i` is doubled in length by each step (Smith, 1968, Matrix equation XA + BX = C), adding
-    positive semi-definite terms only.
-    """
-    A, P = transition, state_noise
-    with np.errstate(all="ignore"):
-        for _ in range(MAX_DOUBLINGS):
-            P = P + A @ P @ A.swapaxes(-1, -2)
-            A = A @ A
-            size = np.abs(A).max(axis=(-2, -1))
-            if not (size > VANISHED).any() or (size > 1 / VANISHED).any():
-                break
-    settles = (size <= VANISHED) & np.isfinite(P).all(axis=(-2, -1))
-    return (P + P.swapaxes(-1, -2)) / 2, settles
+    return mean, (cov + cov.T) / 2
 
 
 def _check_closed(transition: Array, stationary: NDArray[np.intp]) -> None:

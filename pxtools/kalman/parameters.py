@@ -55,14 +55,14 @@ class Free:
             return self.lower + unit * place * place
         return self.upper - unit * place * place if high else place * unit
 
-    def slope(self, place: float, unit: float) -> float:
-        """Return the derivative of `from_line`."""
-        low, high = np.isfinite(self.lower), np.isfinite(self.upper)
+    def slope(self, place: Any, unit: float) -> Any:
+        """Return the derivative of `from_line`, or an array of them."""
+        low, high = math.isfinite(self.lower), math.isfinite(self.upper)
         if low and high:
-            return float((self.upper - self.lower) / 2 / (1 + place * place) ** 1.5)
+            return (self.upper - self.lower) / 2 / (1 + place * place) ** 1.5
         if low or high:
-            return float(2 * unit * place * (1 if low else -1))
-        return unit
+            return 2 * unit * place * (1 if low else -1)
+        return unit + 0 * place
 
 
 def free(

@@ -15,80 +15,6 @@ cnp.import_array()
 
 
 cdef extern from "kalman_sizes.h" nogil:
-    ctypedef struct SparseRows:
-        const int *start
-        const int *column
-        const double *value
-
-    ctypedef struct Model:
-        Py_ssize_t n
-        Py_ssize_t m
-        long n_steps
-        const double *F
-        const double *H
-        const double *Q
-        const double *R
-        const double *c
-        const double *d
-        long F_step
-        long H_step
-        long Q_step
-        long R_step
-        long c_step
-        long d_step
-        int is_constant
-        int is_diagonal
-        int is_sparse
-        SparseRows by_rows
-        SparseRows by_columns
-
-    ctypedef struct FilterOut:
-        double *predicted_mean
-        double *predicted_cov
-        double *filtered_mean
-        double *filtered_cov
-        double *log_lik
-        long n_kept
-        double *diffuse_cov
-        double *diffuse_filtered_cov
-        unsigned char *diffuse_obs
-        double *last_diffuse_cov
-        long n_diffuse_steps
-        long n_cancelled
-
-    ctypedef struct SmootherOut:
-        const double *predicted_mean
-        const double *predicted_cov
-        const double *filtered_mean
-        const double *filtered_cov
-        const double *diffuse_cov
-        const unsigned char *diffuse_obs
-        long n_diffuse_steps
-        long n_kept
-        double *mean
-        double *cov
-        double *r
-        double *N
-
-    ctypedef struct Score:
-        double *F
-        double *H
-        double *Q
-        double *R
-        double *c
-        double *d
-        long F_step
-        long H_step
-        long Q_step
-        long R_step
-        long c_step
-        long d_step
-        const long *entries
-        long n_entries
-        long n_left_out
-        double *r
-        double *N
-
     void filter_series(const Model *model, const double *y, const double *x0, const double *P0, const double *Pinf0,
                        int left, int may_settle, FilterOut *out, double *work)
     void smoother_series(const Model *model, const double *y, const SmootherOut *out, double *work)
@@ -97,6 +23,24 @@ cdef extern from "kalman_sizes.h" nogil:
     long filter_doubles(Py_ssize_t n, Py_ssize_t m)
     long smoother_doubles(Py_ssize_t n, Py_ssize_t m)
     long score_doubles(Py_ssize_t n, Py_ssize_t m)
+
+
+cdef void filter_one(const Model *model, const double *y, const double *x, const double *P, const double *Pinf,
+                     int left, int may_settle, FilterOut *out, double *work) noexcept nogil:
+    filter_series(model, y, x, P, Pinf, left, may_settle, out, work)
+
+
+cdef void score_one(const Model *model, const double *y, const SmootherOut *filtered, Score *score,
+                    double *work) noexcept nogil:
+    score_series(model, y, filtered, score, work)
+
+
+cdef long filter_room(Py_ssize_t n, Py_ssize_t m) noexcept nogil:
+    return filter_doubles(n, m)
+
+
+cdef long score_room(Py_ssize_t n, Py_ssize_t m) noexcept nogil:
+    return score_doubles(n, m)
 
 
 cdef bint _is_diagonal(const double *matrices, Py_ssize_t count, Py_ssize_t size) noexcept nogil:

@@ -10,51 +10,13 @@
 #define PXTOOLS_KALMAN_CORE_H
 
 #include "kalman_dense.h"
+#include "kalman_types.h"
 
 #define LOG_2PI 1.8378770664093454836
 #define NO_VARIANCE (8 * 2.220446049250313e-16)
 #define CANCELLED 1e-10
 #define NOT_DIFFUSE 1e-9
 #define STEADY 4e-16
-
-/* A sparse matrix by rows: the elements of row i are k = start[i] .. start[i + 1] - 1. */
-typedef struct {
-    const int *start;
-    const int *column;
-    const double *value;
-} SparseRows;
-
-/* A model: each part constant (step 0) or one block of memory after another (step = its size). */
-typedef struct {
-    Index n, m;
-    long n_steps;
-    const double *F, *H, *Q, *R, *c, *d;
-    long F_step, H_step, Q_step, R_step, c_step, d_step;
-    int is_constant; /* all parts: the covariances can converge */
-    int is_diagonal; /* all of R */
-    int is_sparse;   /* F is constant and mostly zero: by_rows and by_columns hold it */
-    SparseRows by_rows, by_columns;
-} Model;
-
-typedef struct {
-    /* room for every step; predicted_mean is NULL when the log-likelihood alone is wanted, then the rest is unused */
-    double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov;
-    double *log_lik;
-    long n_kept; /* covariances written: those of later steps equal the last filtered and the last predicted one */
-    double *diffuse_cov;         /* (n_steps, n, n), written for the diffuse steps; NULL when nothing is diffuse */
-    double *diffuse_filtered_cov; /* likewise */
-    unsigned char *diffuse_obs;  /* (n_steps, m), zeros on entry */
-    double *last_diffuse_cov;    /* (n, n) */
-    long n_diffuse_steps;
-    long n_cancelled;
-} FilterOut;
-
-typedef struct {
-    const double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov, *diffuse_cov;
-    const unsigned char *diffuse_obs;
-    long n_diffuse_steps, n_kept;
-    double *mean, *cov, *r, *N; /* r and N: NULL when they are not wanted */
-} SmootherOut;
 
 /* Write the covariances of the steps since they stood still, up to step t: another row is about to move them. */
 static void catch_up(const Index n, FilterOut *out, long t)

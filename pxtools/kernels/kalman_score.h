@@ -15,16 +15,6 @@
 #ifndef PXTOOLS_KALMAN_SCORE_H
 #define PXTOOLS_KALMAN_SCORE_H
 
-/* Where derivatives are added up: NULL if not wanted; by step, or (step 0) over all steps. */
-typedef struct {
-    double *F, *H, *Q, *R, *c, *d;
-    long F_step, H_step, Q_step, R_step, c_step, d_step;
-    const long *entries; /* which elements of F are wanted */
-    long n_entries;
-    long n_left_out; /* first steps that F and H leave out */
-    double *r, *N;   /* of the first step, and of the first one that is not left out */
-} Score;
-
 /* A row put together again: K' (m, n), the weights E of the innovations in its elements (m, m), and what follows. */
 typedef struct {
     double *elements, *v, *inverse, *E, *K, *KN, *S, *D, *u;

@@ -6,11 +6,16 @@ Durbin & Koopman (2012), sections 4.5 and 7.3.3. The formulas stand in `kalman_s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pxtools.kernels.kalman_numpy import Rows, _at, _carried, _ldl, _row_forwards, _times, _uncorrelated
 from pxtools.kernels.kalman_results import Array, Filtered, Score
+
+#: of the largest change: the step of differences through a diffuse start
+STEP = 1e-5
 
 
 def univariate_score(
@@ -107,3 +112,55 @@ def _inverse_factor(rows: Rows, R: Array) -> NDArray[np.float64]:
     both = rows.present[:, :, None] & rows.present[:, None, :]
     L, _ = _ldl(np.where(both, R, 0.0))
     return np.where(both, np.linalg.inv(L + np.eye(R.shape[0])), 0.0)
+
+
+def through_start(
+    run: Callable[..., Filtered],
+    y: Array,
+    system: Sequence[Array],
+    slopes: Sequence[Array | None],
+    n_steps: int,
+    score: Score,
+) -> Array:
+    """Return the derivatives by way of F and H in the diffuse steps, by differences of a filter over these alone.
+
+    Parameters
+    ----------
+    run : callable
+        `univariate_filter` of a tier.
+    y, system : what was filtered
+    slopes : two arrays (n_params, 1 or n_steps, …) or None
+        Derivatives of F and of H by the parameters.
+    n_steps : int
+        Number of diffuse steps.
+    score : Score
+        Its `r` and `N` say what the later steps add.
+
+    Returns
+    -------
+    (n_params,) array
+        NaN where a diffuse start does not end in the same step for models nearby.
+    """
+    y = np.ascontiguousarray(y[:, :n_steps])
+    F, H, *rest = (part[:n_steps] if k < 6 and len(part) > 1 else part for k, part in enumerate(system))
+    turns = [None if slope is None else slope[:, :n_steps] for slope in slopes]
+    r, N = score.r[:, 1], score.N[:, 1]
+    by_cov = (r[:, :, None] * r[:, None, :] - N) / 2
+    gradient = np.zeros(next(len(turn) for turn in turns if turn is not None))
+    for k in range(len(gradient)):
+        moves = [np.zeros(()) if turn is None else turn[k] for turn in turns]
+        size = max(float(np.abs(move).max()) for move in moves)
+        if size == 0.0:
+            continue
+        step = STEP / size
+        ahead, behind = (
+            run(y, F + sign * moves[0], H + sign * moves[1], *rest, steady=False) for sign in (step, -step)
+        )
+        if ahead.last_diffuse_cov.any() or behind.last_diffuse_cov.any():
+            gradient[k] = np.nan
+            continue
+        change = (ahead.log_likelihood - behind.log_likelihood).sum()
+        change += np.vdot(r, (ahead.predicted_mean - behind.predicted_mean)[:, -1])
+        change += np.vdot(by_cov, (ahead.predicted_cov - behind.predicted_cov)[:, -1])
+        gradient[k] = change / (2 * step)
+    return gradient

@@ -21,7 +21,7 @@ _TIMED_S = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; its repr is one line.
+    """What `compare` found; its repr is two or three short lines.
 
     Attributes
     ----------
@@ -55,11 +55,11 @@ class Comparison:
         timed = f"{words} ({human_seconds(self.seconds_new)} against {human_seconds(self.seconds_old)})"
         if self.example is None:
             largest = f"max |difference| {self.largest:.2g}"
-            return f"check {self.new} vs {self.old}: {self.n_points} points, {largest} · {timed}"
+            return f"check {self.new} vs {self.old}: {self.n_points} points, {largest}\n  {timed}"
         where, was, now = self.example
         return (
-            f"check {self.new} vs {self.old}: DIFFERENT at {self.n_different} of {self.n_points} points, e.g. "
-            f"{self.new}({where}) is {now:.6g}, {self.old} {was:.6g} · {timed}"
+            f"check {self.new} vs {self.old}: DIFFERENT at {self.n_different} of {self.n_points} points\n"
+            f"  {self.new}({where}) is {now:.6g}, {self.old} {was:.6g}\n  {timed}"
         )
 
 

@@ -15,6 +15,8 @@ from pxtools.results import PerEngine
 
 #: seconds that work lasts before progress is shown, and between two updates
 _DELAY_S, _EVERY_S = 1.0, 0.2
+#: letters up to which a cell of a table is not broken into lines
+_SHORT = 12
 
 
 def label(engines: Sequence[int]) -> str:
@@ -90,7 +92,7 @@ class LastValues(PerEngine):
 
 
 class Table:
-    """Rows under a header, for a terminal and for a notebook."""
+    """Rows under a header, for a terminal and for a notebook; without rows, the caption alone."""
 
     def __init__(self, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
         self.header = tuple(header)
@@ -99,6 +101,8 @@ class Table:
 
     def __repr__(self) -> str:
         widths = [max(len(row[k]) for row in [self.header, *self.rows]) for k in range(len(self.header))]
+        if not self.rows and self.caption:
+            return self.caption
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in [self.header, *self.rows]
@@ -107,7 +111,13 @@ class Table:
 
     def _repr_html_(self) -> str:
         def cells(row: Sequence[str], tag: str) -> str:
-            return "".join(f'<{tag} style="text-align:left">{html.escape(cell)}</{tag}>' for cell in row)
+            short = ("", ";white-space:nowrap")  # a size such as `158 B` in one line
+            return "".join(
+                f'<{tag} style="text-align:left{short[len(cell) < _SHORT]}">{html.escape(cell)}</{tag}>' for cell in row
+            )
+
+        if not self.rows and self.caption:
+            return html.escape(self.caption)
 
         body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in self.rows)
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""

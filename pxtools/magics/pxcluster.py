@@ -128,7 +128,8 @@ class PxCluster(PxMagics):
 
     def _status(self, args: Any) -> Any:
         if not self.session.is_connected:
-            print("no engines yet: the first magic that needs some finds or starts them; or `%pxcluster start -n 4`")
+            print("no engines yet: the first magic that needs some finds or starts them")
+            print("or by hand: `%pxcluster start -n 4`")
             return None
         return status(self.session)
 

@@ -37,6 +37,8 @@ class PxWho(PxMagics):
 
         def show(table: dict[str, Any]) -> Table:
             sent = f"{human_bytes(self.session.ledger.bytes_sent)} sent so far"
+            if not table:
+                sent = f"nothing is there; {sent}"
             header = ("name", "type", "shape", "size", "", "engines", "value")
             return Table(header, [row(name, held, len(engines)) for name, held in table.items()], caption=sent)
 

@@ -193,7 +193,7 @@ def test_gradient_of_a_fit_equals_differences_of_its_log_likelihood(name):
 def _degree(problem: Problem):
     if problem.template is None:
         return 0
-    return 2 if any(part.bends is not None for part in problem.template.parts) else 1
+    return 2 if (problem.template.numbers.second >= 0).any() else 1
 
 
 def test_a_covariance_that_the_end_of_the_diffuse_phase_leaves_by_chance_does_not_stand_still():

@@ -202,7 +202,9 @@ def test_check_finds_the_wrong_formula_of_a_density(cell: Any, capsys: Any) -> N
         "%%pxcython --check gauss\nfrom libc.math cimport exp\n"
         "def gauss_c(double a, double b):\n    return exp(-(a**2 + b**2/2))\n"
     )
-    assert "DIFFERENT at 200 of 200 points" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "DIFFERENT at 200 of 200 points" in out
+    assert max(map(len, out.splitlines())) < 78  # half a screen
 
 
 def test_check_compares_with_the_python_function_of_the_same_name_and_takes_vectors(cell: Any, capsys: Any) -> None:

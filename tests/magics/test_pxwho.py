@@ -33,8 +33,11 @@ def test_names_on_some_engines_say_which(cell: Any) -> None:
     assert [(row[0], row[5]) for row in cell("%pxwho -t 1").rows] == [("z", "all")]
 
 
-def test_nothing_there_is_an_empty_table(cell: Any) -> None:
-    assert cell("%pxwho").rows == []
+def test_nothing_there_is_said_in_words(cell: Any) -> None:
+    table = cell("%pxwho")
+    assert table.rows == []
+    assert repr(table) == table._repr_html_()
+    assert repr(table).startswith("nothing is there; ")
 
 
 def test_values_whose_repr_raises_or_that_cannot_be_pickled_are_listed(cell: Any) -> None:

@@ -1,4 +1,4 @@
-"""A quasi-Newton climb (BFGS).
+"""A climb by Newton steps, and between them by quasi-Newton ones (BFGS).
 
 References: Nocedal & Wright (2006), Numerical Optimization, section 6.1; Lewis & Overton (2013), Nonsmooth optimization
 via quasi-Newton methods, whose line search by bisection needs no more than a weak Wolfe condition.
@@ -18,6 +18,9 @@ GAIN, SLOPE = 1e-4, 0.9
 
 #: relative gains below this are round-off; so many of them in a row end the climb
 ROUND_OFF, PATIENCE = 1e-13, 3
+
+#: the least curvature that is believed, and the longest step along an axis of the curvature
+LEAST_BEND, LONGEST = 1e-3, 1.0
 
 #: halvings or doublings of a step before the search along a line is given up
 MAX_TRIALS = 40
@@ -39,8 +42,17 @@ class Look(Protocol):
 class Hill(Protocol):
     """What is climbed."""
 
+    @property
+    def is_cheap(self) -> bool:
+        """Whether `bends` costs no more than as many gradients as there are parameters."""
+        ...
+
     def look(self, point: Array) -> Look:
         """Return what is seen from a point."""
+        ...
+
+    def bends(self, place: Place) -> Array:
+        """Return the matrix of second derivatives there, or a guess of it, with the sign of a top's positive."""
         ...
 
 
@@ -52,17 +64,16 @@ class Place(NamedTuple):
     gradient: Array
 
 
-def ascend(
-    hill: Hill, start: Place, scale: Array, gradient_goal: float, after_step: Callable[[Place], bool]
-) -> tuple[Place, str]:
+def ascend(hill: Hill, start: Place, gradient_goal: float, after_step: Callable[[Place], bool]) -> tuple[Place, str]:
     """Climb from `start` until the gradient is small, `after_step` says so, or no step gains any more.
+
+    A Newton step that leaves little of the gradient is followed by BFGS steps with its curvature, brought up to date by
+    them; where these gain too slowly for their price, the curvature is looked at again.
 
     Parameters
     ----------
     hill : Hill
     start : Place
-    scale : array
-        A guess of the inverse curvature along each axis.
     gradient_goal : float
         Greatest element of the gradient at the end.
     after_step : callable
@@ -73,18 +84,24 @@ def ascend(
     Place, str
         The last place, and "flat", "stopped" or "stuck".
     """
-    here, inverse, is_fresh, idle = start, np.diag(scale), True, 0
-    while np.abs(here.gradient).max() > gradient_goal:
+    here, idle, is_fresh = start, 0, False
+    inverse: Array | None = None
+    slow = 1 - 1 / (1 + len(start.at)) if hill.is_cheap else np.inf
+    while (size := np.abs(here.gradient).max()) > gradient_goal:
+        if inverse is None:
+            inverse, is_fresh = _inverted(hill.bends(here), here.gradient), True
         direction = inverse @ here.gradient
         there = _along(hill, here, direction) if direction @ here.gradient > 0 else None
         if there is None:
             if is_fresh:
                 return here, "stuck"
-            inverse, is_fresh = np.diag(scale), True  # round-off has spoilt the curvature: once more without it
+            inverse = None  # round-off has spoilt the curvature: once more
             continue
         step, bend = there.at - here.at, here.gradient - there.gradient
         curvature = float(step @ bend)
-        if curvature > 0:
+        if np.abs(there.gradient).max() > slow * size:
+            inverse = None
+        elif curvature > 0:
             inverse, is_fresh = _updated(inverse, step, bend, curvature), False
         idle = idle + 1 if there.height - here.height <= ROUND_OFF * max(1.0, abs(here.height)) else 0
         here = there
@@ -93,6 +110,13 @@ def ascend(
         if idle == PATIENCE:
             return here, "stuck"
     return here, "flat"
+
+
+def _inverted(bends: Array, gradient: Array) -> Array:
+    """Invert a curvature, made that of a top, so that no step along one of its axes is too long."""
+    sizes, axes = np.linalg.eigh(np.where(np.isfinite(bends), bends, 0.0))
+    sizes = np.maximum(np.abs(sizes), np.maximum(LEAST_BEND, np.abs(gradient @ axes) / LONGEST))
+    return np.asarray((axes / sizes) @ axes.T)
 
 
 def _updated(inverse: Array, step: Array, bend: Array, curvature: float) -> Array:

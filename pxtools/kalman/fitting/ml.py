@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array
@@ -17,12 +18,12 @@ from pxtools.kalman.filtering import run_form
 from pxtools.kalman.fitting.ascent import Place, ascend
 from pxtools.kalman.fitting.fit import Fit, count_values
 from pxtools.kalman.fitting.score import score
-from pxtools.kalman.fitting.template import Slopes, Template
+from pxtools.kalman.fitting.template import Template
 from pxtools.kalman.fitting.until import Until
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.parameters import FreeModel, variance_scale
 from pxtools.kalman.system import System, system_of
-from pxtools.kernels import kalman
+from pxtools.kernels.kalman_free import Likelihood
 from pxtools.kernels.kalman_results import Filtered
 
 MAX_ITERATIONS = 500
@@ -30,12 +31,17 @@ MAX_ITERATIONS = 500
 #: step of central differences on the line, where one is a large change
 STEP = 6e-6
 
-#: step of second differences, and the least curvature per observed value that is believed
-WIDE, LEAST_BEND = 1e-2, 1e-3
+#: steps of second differences, and of differences of exact gradients
+WIDE, NARROW = 1e-2, 1e-5
+
+#: a change of all variances, as a logarithm, that is not worth a look
+LITTLE = 0.1
+
+Slopes = tuple[Array | None, ...]
 
 
 class Problem(NamedTuple):
-    """What one start needs, all of it picklable if the model is."""
+    """What one start needs, all of it picklable if the model is, until it is `ready`."""
 
     model: FreeModel
     values: Array
@@ -43,14 +49,25 @@ class Problem(NamedTuple):
     units: Array
     form: str
     template: Template | None
-    #: the filter's arrays, used again by each step of one climb
-    memory: dict[str, Array] | None = None
+    #: with working memory of its own: one for each climb
+    likelihood: Likelihood | None = None
+
+    def ready(self) -> Problem:
+        """Return the problem with a likelihood to climb, if there is a template to make it of."""
+        if self.template is None:
+            return self
+        return self._replace(likelihood=Likelihood(self.values, self.template.numbers))
 
     def parameters(self, places: Array) -> Array:
         """Return the parameters that belong to places on the line, `(…, n_params)`."""
         marks = self.model.parameters.values()
         columns = [m.from_line(places[..., k], self.units[k]) for k, m in enumerate(marks)]
         return np.array(columns) if places.ndim == 1 else np.stack(columns, axis=-1)
+
+    def slopes(self, places: Array) -> Array:
+        """Return the derivatives of the parameters by places on the line, `(…, n_params)`."""
+        marks = self.model.parameters.values()
+        return np.stack([m.slope(places[..., k], self.units[k]) for k, m in enumerate(marks)], axis=-1)
 
     def named(self, places: Array) -> dict[str, float]:
         """Return the parameters at one place by name."""
@@ -65,44 +82,53 @@ class Problem(NamedTuple):
 
     def look(self, point: Array) -> Seen:
         """Filter at a place, keeping what its gradient needs."""
-        with np.errstate(all="ignore"):
-            found = self._by_template(point) or self._by_build(point)
-        return found or Seen(self, point, -np.inf)
+        return self.looks(point[None])[0]
 
-    def _by_template(self, point: Array) -> Seen | None:
+    def looks(self, points: Array) -> list[Seen]:
+        """Filter at places (n_points, n_params)."""
         if self.template is None:
-            return None
-        many, are_models = self.template.at(self.parameters(point)[None])
-        if not are_models[0]:
-            return Seen(self, point, -np.inf)
-        n_series = len(self.values)
-        starts = [np.repeat(part, n_series, axis=0) if n_series > 1 else part for part in many[6:]]
-        system = System._make([*(part[0] for part in many[:6]), *starts])
-        filtered = kalman.univariate_filter(self.values, *system, memory=self.memory)
-        if self.form == "auto" and filtered.n_cancelled:
-            return None
-        return Seen.of(self, point, system, filtered, self.template)
+            return [self._by_build(point) for point in points]
+        totals, slopes, are_good = self._by_template(points, gradients=True)
+        return [
+            Seen(self, *one) if good else self._by_build(one[0])
+            for *one, good in zip(points, totals.tolist(), slopes, are_good.tolist(), strict=True)
+        ]
 
-    def _by_build(self, point: Array) -> Seen | None:
-        system = self.built(point)
-        if system is None:
-            return None
-        try:
-            used, filtered = run_form(system, self.values, self.form)
-        except (PxUsageError, np.linalg.LinAlgError):
-            return None
+    def _by_template(self, points: Array, gradients: bool) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Log-likelihoods, their gradients on the line, and where these are not too ill-conditioned to be believed."""
+        assert self.template is not None
+        likelihood = self.likelihood or Likelihood(self.values, self.template.numbers)
+        with np.errstate(all="ignore"):
+            moves = np.ascontiguousarray(self.parameters(points) - self.template.base)
+            totals, slopes, lost = likelihood.at(moves, gradients)
+            if gradients:
+                slopes *= self.slopes(points)
+        if self.template.correlated:
+            totals = np.where(self.template.are_models(moves), totals, -np.inf)
+        return totals, slopes, (lost == 0) | (self.form != "auto") | ~np.isfinite(totals)
+
+    def _by_build(self, point: Array) -> Seen:
+        with np.errstate(all="ignore"):
+            system = self.built(point)
+            if system is None:
+                return Seen(self, point, -np.inf)
+            try:
+                used, filtered = run_form(system, self.values, self.form)
+            except (PxUsageError, np.linalg.LinAlgError):
+                return Seen(self, point, -np.inf)
+            total = float(filtered.log_likelihood.sum())
+        if not np.isfinite(total):
+            return Seen(self, point, -np.inf)
         # the square roots and precisions are for data that the score, which works with covariances, would spoil
-        return Seen.of(self, point, system if used in ("univariate", "cholesky") else None, filtered, None)
+        return Seen(self, point, total, None, system if used in ("univariate", "cholesky") else None, filtered)
 
     def log_likelihoods(self, places: Array) -> Array:
         """Return the log-likelihood at each place (n_places, n_params), minus infinity where there is no model."""
         if self.template is None:
             return np.array([self.look(place).total for place in places])
-        with np.errstate(all="ignore"):
-            heights, doubtful = self.template.log_likelihoods(self.parameters(places), self.values)
-            heights = np.where(np.isfinite(heights), heights, -np.inf)
-        if self.form == "auto" and doubtful.any():
-            heights[doubtful] = [self.look(place).total for place in places[doubtful]]
+        heights, _, are_good = self._by_template(places, gradients=False)
+        for k in np.flatnonzero(~are_good):
+            heights[k] = self._by_build(places[k]).total
         return heights
 
     def by_differences(self, point: Array) -> Array:
@@ -113,41 +139,63 @@ class Problem(NamedTuple):
             gradient = (ahead - behind) / (2 * np.diagonal(moves))
         return np.where(np.isfinite(gradient), gradient, 0.0)
 
-    def scale(self, place: Place) -> Array:
-        """Return a guess of the inverse curvature along each axis; a first step is at most a half."""
+    @property
+    def is_cheap(self) -> bool:
+        """Whether a gradient costs so little that those of places nearby are a way to see the curvature."""
+        return self.template is not None
+
+    def bends(self, place: Place) -> Array:
+        """Return the second derivatives (n_params, n_params) of the height, with the sign of a hill's top positive."""
+        if self.is_cheap:
+            steps = NARROW * np.maximum(1.0, np.abs(place.at))
+            ahead = np.array([look.gradient() for look in self.looks(place.at + np.diag(steps))])
+            found = (place.gradient - ahead) / steps[:, None]
+            return (found + found.T) / 2
         steps = WIDE * np.maximum(1.0, np.abs(place.at))
         moves = np.diag(steps)
         heights = self.log_likelihoods(place.at + np.concatenate([moves, -moves])) / self.n_values
         with np.errstate(invalid="ignore"):
-            bends = np.abs(heights[: len(steps)] - 2 * place.height + heights[len(steps) :]) / steps**2
-        least = np.maximum(2 * np.abs(place.gradient), LEAST_BEND)
-        return 1.0 / np.where(np.isfinite(bends), np.maximum(bends, least), np.maximum(least, 1.0))
+            found = np.abs(heights[: len(steps)] - 2 * place.height + heights[len(steps) :]) / steps**2
+        # a first step is at most a half
+        return np.diag(np.maximum(np.where(np.isfinite(found), found, 1.0), 2 * np.abs(place.gradient)))
+
+    def start(self, at: Array) -> Place:
+        """Return the place to start from: as given, with all variances multiplied by what is best for them together.
+
+        Where nothing but variances is on the scale of the data, that is known from the slopes: the log-likelihood of s
+        times the variances is `-(n log s + S / s) / 2` and a constant.
+        """
+        here = self.look(at).place()
+        marks = self.model.parameters.values()
+        are_variances = np.array([mark.lower == 0 and np.isinf(mark.upper) for mark in marks])
+        if not (self.is_cheap and are_variances.any() and np.isfinite(here.height)):
+            return here
+        factor = 1 + float((here.at * here.gradient)[are_variances].sum())
+        if not (factor > 0 and abs(np.log(factor)) > LITTLE):
+            return here
+        there = self.look(np.where(are_variances, np.sqrt(factor), 1.0) * at)
+        return there.place() if there.height > here.height else here
 
 
 class Seen(NamedTuple):
-    """A place that was filtered at: the log-likelihood there, and what its gradient follows from."""
+    """A place that was filtered at: the log-likelihood there, and its gradient or what that follows from."""
 
     problem: Problem
     point: Array
     total: float
+    slope: Array | None = None
     system: System | None = None
     filtered: Filtered | None = None
-    template: Template | None = None
-
-    @classmethod
-    def of(
-        cls, problem: Problem, point: Array, system: System | None, filtered: Filtered, template: Template | None
-    ) -> Seen:
-        """Return what was filtered, without moments that the score is not meant for."""
-        total = float(filtered.log_likelihood.sum())
-        if not np.isfinite(total):
-            return cls(problem, point, -np.inf)
-        return cls(problem, point, total, system, filtered, template)
 
     @property
     def height(self) -> float:
         """The log-likelihood per observed value."""
         return self.total / self.problem.n_values
+
+    def place(self) -> Place:
+        """Return the place with its gradient, zero where there is no height."""
+        has_height = np.isfinite(self.total)
+        return Place(self.point, self.height, self.gradient() if has_height else np.zeros_like(self.point))
 
     def gradient(self) -> Array:
         """Return the gradient of the height: the exact score, or differences where that does not serve."""
@@ -159,24 +207,17 @@ class Seen(NamedTuple):
 
     def exact_gradient(self) -> Array | None:
         """Return the gradient of the log-likelihood by the score, None where that does not serve."""
-        if self.system is None or self.filtered is None:
-            return None
-        problem, slopes = self.problem, self._slopes(self.system)
+        if self.slope is not None or self.system is None or self.filtered is None:
+            return self.slope
+        slopes = self._slopes()
         if slopes is None:
             return None
         if all(slope is None for slope in slopes):
             return np.zeros(len(self.point))
-        gradient = score(problem.values, self.system, slopes, self.filtered)
-        if self.template is None:
-            return gradient
-        marks = enumerate(problem.model.parameters.values())
-        return gradient * [m.slope(float(self.point[k]), problem.units[k]) for k, m in marks]
+        return score(self.problem.values, self.system, slopes, self.filtered)
 
-    def _slopes(self, system: System) -> Slopes | None:
-        """Return how the arrays move, with the parameters of a template, or with places on the line by builds."""
-        if self.template is not None:
-            one = system._replace(x=system.x[0], P=system.P[0])
-            return self.template.slopes(self.problem.parameters(self.point), one)
+    def _slopes(self) -> Slopes | None:
+        """Return how the arrays move with places on the line, by builds."""
         moves = np.diag(STEP * np.maximum(1.0, np.abs(self.point)))
         ends = [[self.problem.built(self.point + sign * move) for sign in (1, -1)] for move in moves]
         found: list[Array | None] = []
@@ -219,7 +260,9 @@ def fit_ml(
     if not np.isfinite(best.log_likelihood):
         _raise_without_start(model, problem.named(place))
     fitted = model.at(problem.named(best.places))
-    if problem.template is not None and not problem.template.agrees(problem.parameters(best.places), fitted, values):
+    if problem.template is not None and not problem.template.agrees(
+        problem.parameters(best.places), fitted, values.shape[1]
+    ):
         # affine around the start only: every point has to be built after all
         problem = problem._replace(template=None)
         best = _highest(problem, places, until, map)
@@ -281,10 +324,8 @@ def _raise_without_start(model: FreeModel, first: dict[str, float]) -> None:
 
 def climb(problem: Problem, places: Array, until: Until) -> Climb:
     """Climb the log-likelihood from one start, by BFGS; runs anywhere."""
-    problem = problem._replace(memory={})
-    n_values, look = problem.n_values, problem.look(places)
-    start = Place(places, look.height, look.gradient() if np.isfinite(look.height) else np.zeros_like(places))
-    del look  # and with it the moments, whose memory serves again
+    problem, n_values = problem.ready(), problem.n_values
+    start = problem.start(places)
     path = [n_values * start.height]
     if not np.isfinite(start.height):
         return Climb(start.height, places, tuple(path), False, "the start has no finite log-likelihood")
@@ -300,7 +341,7 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
 
     if reason:
         return Climb(path[0], places, tuple(path), False, reason)
-    end, how = ascend(problem, start, problem.scale(start), until.goal("gradient", 1e-7), after_step)
+    end, how = ascend(problem, start, until.goal("gradient", 1e-7), after_step)
     # at a maximum, round-off leaves nothing to gain before the gradient is as small as was asked for
     is_flat = how == "flat" or (how == "stuck" and np.abs(end.gradient).max() < 1e-4)
     message = reason or ("converged" if is_flat else "not converged: no step gains any more")
@@ -309,7 +350,7 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
 
 def _fit(problem: Problem, best: Climb, fitted: StateSpaceModel) -> Fit:
     values = problem.named(best.places)
-    errors = _standard_errors(problem, best.places)
+    errors = _standard_errors(problem.ready(), best.places)
     return Fit(
         model=fitted,
         method="ml",
@@ -325,9 +366,7 @@ def _fit(problem: Problem, best: Climb, fitted: StateSpaceModel) -> Fit:
 
 def _standard_errors(problem: Problem, places: Array) -> list[float]:
     """Invert the observed information on the line and carry it to the parameters; NaN where it is not positive."""
-    k = len(places)
-    marks = list(problem.model.parameters.values())
-    slopes = np.array([m.slope(p, u) for m, p, u in zip(marks, places, problem.units, strict=True)])
+    k, slopes = len(places), problem.slopes(places)
     information = -_curvature(problem, places, 1e-3 * np.maximum(0.1, np.abs(places)))
     # a variance of zero lies on its bound, where the log-likelihood has no quadratic top
     diagonal = np.diagonal(information)
@@ -340,8 +379,14 @@ def _standard_errors(problem: Problem, places: Array) -> list[float]:
 
 
 def _curvature(problem: Problem, places: Array, steps: Array) -> Array:
-    """Second derivatives by differences: `f(+i) - 2 f + f(-i)`, and for pairs the four corners."""
+    """Second derivatives by differences of gradients; without these `f(+i) - 2 f + f(-i)`, for pairs four corners."""
     moves, k = np.diag(steps), len(places)
+    if problem.is_cheap:
+        looks = problem.looks(places + np.concatenate([moves, -moves]))
+        if all(look.slope is not None for look in looks):
+            ahead, behind = np.split(np.array([look.slope for look in looks]), 2)
+            found = (ahead - behind) / (2 * steps[:, None])
+            return np.asarray((found + found.T) / 2)
     pairs = [(i, j) for i in range(k) for j in range(i)]
     corners = [moves[i] * a + moves[j] * b for i, j in pairs for a, b in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
     heights = problem.log_likelihoods(places + np.array([0 * steps, *moves, *-moves, *corners]))

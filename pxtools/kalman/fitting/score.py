@@ -14,9 +14,7 @@ from pxtools.kalman.checks import Array
 from pxtools.kalman.system import System
 from pxtools.kernels import kalman
 from pxtools.kernels.kalman_results import Filtered
-
-#: of the largest change: the step of differences through a diffuse start
-STEP = 1e-5
+from pxtools.kernels.kalman_score_numpy import through_start
 
 F_, H_, X, P = 0, 1, 6, 7
 
@@ -52,37 +50,10 @@ def score(y: Array, system: System, slopes: Sequence[Array | None], filtered: Fi
     if by_P is not None:
         gradient += np.tensordot(by_P, _by_cov(found.r[:, 0], found.N[:, 0]).sum(axis=0), axes=2)
     if n_diffuse and not (by_F is None and slopes[H_] is None):
-        gradient += _through_start(y[:, :n_diffuse], system, slopes, found.r[:, 1], found.N[:, 1])
+        gradient += through_start(kalman.univariate_filter, y, system, slopes[:2], n_diffuse, found)
     return gradient
 
 
 def _by_cov(r: Array, N: Array) -> Array:
     found: Array = (r[:, :, None] * r[:, None, :] - N) / 2
     return found
-
-
-def _through_start(y: Array, system: System, slopes: Sequence[Array | None], r: Array, N: Array) -> Array:
-    """Derivatives by way of F and H in the diffuse steps, by differences of a filter over these steps alone."""
-    n_steps = y.shape[1]
-    y, start = np.ascontiguousarray(y), system.between(0, n_steps)
-    turns = [None if slope is None else slope[:, :n_steps] for slope in slopes[:2]]
-    by_cov = _by_cov(r, N)
-    gradient = np.zeros(next(len(turn) for turn in turns if turn is not None))
-    for k in range(len(gradient)):
-        moves = [0.0 if turn is None else turn[k] for turn in turns]
-        size = max(float(np.abs(move).max()) for move in moves)
-        if size == 0.0:
-            continue
-        step, ends = STEP / size, []
-        for sign in (step, -step):
-            moved = start._replace(F=start.F + sign * moves[0], H=start.H + sign * moves[1])
-            ends.append(kalman.univariate_filter(y, *moved, steady=False))
-        if any(end.last_diffuse_cov.any() for end in ends):
-            gradient[k] = np.nan
-            continue
-        ahead, behind = ends
-        change = (ahead.log_likelihood - behind.log_likelihood).sum()
-        change += np.vdot(r, (ahead.predicted_mean - behind.predicted_mean)[:, -1])
-        change += np.vdot(by_cov, (ahead.predicted_cov - behind.predicted_cov)[:, -1])
-        gradient[k] = change / (2 * step)
-    return gradient

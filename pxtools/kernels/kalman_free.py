@@ -1,0 +1,12 @@
+"""The log-likelihood of models with free parameters, of the best tier there is."""
+
+from __future__ import annotations
+
+from pxtools.kernels import kalman_free_numpy
+
+try:
+    from pxtools.kernels._kalman_free import Likelihood
+except ImportError:  # not compiled here, or shipped to an engine as source
+    Likelihood = kalman_free_numpy.Likelihood  # type: ignore[misc, assignment]
+
+__all__ = ["Likelihood"]
