@@ -17,6 +17,7 @@ from typing import Any
 from pxtools.errors import PxMissing, PxNameError, PxRError, PxUsageError
 from pxtools.remote import failures
 from pxtools.remote.engine import Engine, Message, receive, send_back
+from pxtools.remote.leftovers import vanish_at_end, vanishing_folder
 from pxtools.remote.r_frames import attribute
 from pxtools.remote.r_values import Converter
 
@@ -95,6 +96,8 @@ class R:
         callbacks.consolewrite_print = _writer("stdout")
         callbacks.consolewrite_warnerror = _writer("stderr")
         self.ri: Any = rpy2.rinterface
+        vanish_at_end(str(self.ri.evalr("tempdir()")[0]))  # R removes it only if it may end in good order
+        self.folder = vanishing_folder("pxtools-r-")
         self.ri.evalr("options(warn = 1, device = function(...) grDevices::pdf(NULL))")
         functions = self.ri.evalr(_HELPERS)
         self.helpers = dict(zip(functions.names, functions, strict=True))
@@ -197,7 +200,7 @@ def _given(engine: Engine, converter: Converter, message: Message, name: str, so
 
 def _run_with_pictures(engine: Engine, r: R, message: Message) -> dict[str, Any]:
     """Run the code with a graphics device open; show the pictures it drew, in order."""
-    folder = Path(tempfile.mkdtemp(prefix="pxtools-r-"))
+    folder = Path(tempfile.mkdtemp(dir=r.folder))
     before = r.helpers["devices"]()
     try:
         opened = r.call("open", *_device(r, message["plot"], folder))

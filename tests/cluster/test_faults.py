@@ -176,6 +176,16 @@ def test_an_interrupted_map_leaves_the_engines_idle(session: Session, tmp_path: 
     assert list(run(session, Cell("px_rank")).last) == [0, 1]
 
 
+def test_batches_that_lie_at_the_engines_are_taken_back_by_an_interrupt(session: Session, tmp_path: Path) -> None:
+    marker = tmp_path / "begun"
+    body = f"    if n > 100: open({str(marker)!r}, 'w').close()\n    time.sleep(30 if n > 100 else 0.002)\n    return n"
+    wait = define(session, f"def wait(n):\n    import time\n{body}")
+    press_ctrl_c_when_there(marker)
+    with pytest.raises(PxInterrupted, match="are idle"):
+        map_on(session, wait, range(200))
+    assert list(run(session, Cell("px_rank"), timeout_s=10).last) == [0, 1]
+
+
 def update_of_a_matrix_in_blocks(session: Session) -> tuple[Any, dict[str, Any]]:
     """Return a formula and its inputs, of which C lies on the engines in column blocks."""
     cell = "mean = m + C*H.T*(H*C*H.T + R).I*(y - H*m)\ncov = C - C*H.T*(H*C*H.T + R).I*H*C"
