@@ -90,7 +90,7 @@ class R:
             from rpy2.rinterface_lib import callbacks
 
             rpy2.rinterface.initr()
-        except (ImportError, ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # the one of cffi, for a symbol that R lacks, inherits from nothing else
             raise PxMissing(_why_not(error)) from error
         callbacks.consolewrite_print = _writer("stdout")
         callbacks.consolewrite_warnerror = _writer("stderr")
@@ -130,7 +130,10 @@ def _check_r() -> None:
     import importlib.util
 
     if importlib.util.find_spec("rpy2") is None:
-        raise PxMissing('rpy2 is not installed here.\nType: `%pip install "pxtools[r]"`, and `%pxcluster restart`.')
+        raise PxMissing(
+            'rpy2 is not installed here.\nType: `%pip install "pxtools[r]"`, and `%pxcluster restart`; '
+            "for an R older than 4.5 the line that `%pxdoctor` shows."
+        )
 
 
 def _why_not(error: BaseException) -> str:
