@@ -70,6 +70,8 @@ class Call:
         Engine id to ipyparallel's result, for engines that have not answered.
     replies
         Engine id to answer.
+    with_output
+        Wait for what was printed, too, which comes after the answer.
     """
 
     def __init__(self, wire: Wire, results: dict[int, Any]) -> None:
@@ -81,6 +83,7 @@ class Call:
         #: called with engines of which nobody knows what they have received
         self.on_unanswered: Callable[[list[int]], None] = lambda engines: None
         self._frozen = Frozen(wire)
+        self.with_output = True
 
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Wait at most so long; return whether every engine has answered."""
@@ -88,7 +91,7 @@ class Call:
             concurrent.futures.wait(self.pending.values(), timeout=timeout_s)
         for engine_id, result in list(self.pending.items()):
             if result.done():
-                reply = self.replies[engine_id] = read_reply(result, engine_id)
+                reply = self.replies[engine_id] = read_reply(result, engine_id, with_output=self.with_output)
                 del self.pending[engine_id]
                 if reply.lost:
                     self.wire.sweep(engine_id)
@@ -147,12 +150,18 @@ class Call:
         frozen = self._frozen.among(self.pending)
         if not frozen or frozen < self.pending.keys():
             return False
-        self.wire.abandon(list(self.pending.values()), frozen)
+        self.give_up(frozen)
+        return True
+
+    def give_up(self, frozen: Iterable[int]) -> None:
+        """Wait no longer for engines whose process is stopped; they drop this work when they go on."""
+        frozen = self.pending.keys() & frozen
+        if frozen:
+            self.wire.abandon([self.pending[i] for i in frozen], frozen)
         for engine_id in frozen:
             discard(self.pending.pop(engine_id))
             self.on_unanswered([engine_id])
             self.replies[engine_id] = Reply(engine_id, lost="its process is stopped", is_frozen=True)
-        return True
 
     def interrupt(self) -> Halted:
         """Interrupt the engines that are at this work; take it back where it has not begun."""

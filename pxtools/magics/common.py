@@ -212,7 +212,19 @@ def _usage_error(parser: Any, message: str, words: list[str]) -> PxUsageError:
     if unknown and ("unrecognized" in message or "required" in message):
         hint = nearest(unknown, [option for option in options if option.startswith("--")])
         return PxUsageError(f"{magic} has no option `{unknown}`.{hint}\n`{magic}?` lists its options.")
-    return PxUsageError(f"{magic}: {message}.\n`{magic}?` shows its options.")
+    return PxUsageError(f"{magic}: {message}.{_meant(parser, message, words)}\n`{magic}?` shows its options.")
+
+
+def _meant(parser: Any, message: str, words: list[str]) -> str:
+    """Return what was probably meant by words too many: `start 4`, or a value that lacks its quotes."""
+    left = message.partition("unrecognized arguments: ")[2].split()
+    takes_value = {o for action in parser._actions if action.nargs is None for o in action.option_strings}
+    if left and left[0].isdigit() and "-n" in takes_value:
+        return f" Did you mean `-n {left[0]}`?"
+    before = words[: words.index(left[0])] if left and left[0] in words else []
+    if len(before) > 1 and before[-2] in takes_value:
+        return f'\nA value with blanks stands in quotes: `{before[-2]} "{" ".join([before[-1], *left])}"`.'
+    return ""
 
 
 def renames(specs: list[str] | None) -> dict[str, str]:
@@ -246,7 +258,7 @@ def names_and_values(text: str) -> tuple[list[str], dict[str, ast.expr]]:
         elif is_assignment and name.strip().isidentifier():
             values[name.strip()] = expression(right)
         else:
-            raise PxUsageError(f"`{piece}` is neither a name nor `name=expression`. Write `%pxpush a b x=1+2`.")
+            raise PxUsageError(f"`{piece}` is neither a name nor `name=expression`. Write them like this: `a b x=1+2`.")
     return names, values
 
 

@@ -107,7 +107,8 @@ def line_operands(text: str) -> list[ast.expr]:
     """
     found = expressions(text) if text else []
     if len(found) != 2:
-        raise PxUsageError(f"`{text}`: give a model and observations. Write `%pxkalman model flow --smooth`.")
+        what = f"`{text}` is not a model and observations" if text else "give a model and observations"
+        raise PxUsageError(f"{what}. Write `%pxkalman model flow --smooth`.")
     return found
 
 

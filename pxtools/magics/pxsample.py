@@ -159,5 +159,6 @@ def one_expression(text: str) -> ast.expr:
     """
     found = expressions(text)
     if len(found) != 1:
-        raise PxUsageError(f"`{text}`: give one target or value. Write `%pxsample f --draws 1000`.")
+        what = f"`{text}` is not one target or value" if text else "give a target"
+        raise PxUsageError(f"{what}. Write `%pxsample f --draws 1000`.")
     return found[0]

@@ -242,7 +242,9 @@ def receive(engine: Engine, parcel: Message) -> list[str]:
     lacking = [name for name in parcel.get("expects", ()) if name not in engine.namespace]
     if lacking:
         raise Lacking(lacking)
-    engine.pinned = {t: v for t, v in engine.pinned.items() if t not in set(parcel.get("forget", ()))}
+    for token in parcel.get("forget", ()):
+        engine.pinned.pop(token, None)
+        engine.tasks.pop(token, None)
     _follow(parcel.get("cwd"), parcel.get("path", ()))
     _replace_modules(engine, parcel.get("sources", {}))
     for name in parcel.get("delete", ()):

@@ -7,7 +7,6 @@ user's own reach engines that cannot import them, or that hold an older text of 
 from __future__ import annotations
 
 import ast
-import atexit
 import hashlib
 import importlib
 import importlib.abc
@@ -15,7 +14,6 @@ import importlib.machinery
 import linecache
 import os
 import platform
-import shutil
 import sys
 import sysconfig
 import tempfile
@@ -115,9 +113,9 @@ def _folder() -> str:
     for finder in sys.meta_path:
         if type(finder).__name__ == "ShippedFinder":
             if not hasattr(finder, "folder"):
-                folder = tempfile.mkdtemp(prefix="pxtools-")
-                atexit.register(shutil.rmtree, folder, ignore_errors=True)
-                finder.folder = folder  # type: ignore[attr-defined]
+                from pxtools.remote.leftovers import vanishing_folder  # which this module is there to bring
+
+                finder.folder = str(vanishing_folder("pxtools-"))  # type: ignore[attr-defined]
             return str(vars(finder)["folder"])
     raise RuntimeError("no finder is installed")
 

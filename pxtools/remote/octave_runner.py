@@ -17,6 +17,7 @@ from typing import Any
 from pxtools.errors import PxMissing, PxNameError, PxOctaveError, PxUsageError
 from pxtools.remote import failures
 from pxtools.remote.engine import Engine, Message, receive, send_back
+from pxtools.remote.leftovers import vanish_at_end, vanishing_folder
 from pxtools.remote.octave_values import Converter
 
 _MIME = {"svg": "image/svg+xml", "png": "image/png", "jpg": "image/jpeg"}
@@ -86,8 +87,9 @@ class Octave:
         with redirect_stderr(io.StringIO()):
             from oct2py import Oct2Py
 
-            self.session = Oct2Py()
-        self.folder = Path(tempfile.mkdtemp(prefix="pxtools-octave-"))
+            self.folder = vanishing_folder("pxtools-octave-", in_memory=True)
+            self.session = Oct2Py(temp_dir=tempfile.mkdtemp(dir=self.folder))
+        vanish_at_end(getattr(getattr(self.session, "_engine", None), "tmp_dir", None))
         for name, text in _HELPERS.items():
             (self.folder / f"{name}.m").write_text(text)
         self._cells = itertools.count(1)

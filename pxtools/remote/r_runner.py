@@ -17,6 +17,7 @@ from typing import Any
 from pxtools.errors import PxMissing, PxNameError, PxRError, PxUsageError
 from pxtools.remote import failures
 from pxtools.remote.engine import Engine, Message, receive, send_back
+from pxtools.remote.leftovers import vanish_at_end, vanishing_folder
 from pxtools.remote.r_frames import attribute
 from pxtools.remote.r_values import Converter
 
@@ -90,11 +91,13 @@ class R:
             from rpy2.rinterface_lib import callbacks
 
             rpy2.rinterface.initr()
-        except (ImportError, ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # the one of cffi, for a symbol that R lacks, inherits from nothing else
             raise PxMissing(_why_not(error)) from error
         callbacks.consolewrite_print = _writer("stdout")
         callbacks.consolewrite_warnerror = _writer("stderr")
         self.ri: Any = rpy2.rinterface
+        vanish_at_end(str(self.ri.evalr("tempdir()")[0]))  # R removes it only if it may end in good order
+        self.folder = vanishing_folder("pxtools-r-")
         self.ri.evalr("options(warn = 1, device = function(...) grDevices::pdf(NULL))")
         functions = self.ri.evalr(_HELPERS)
         self.helpers = dict(zip(functions.names, functions, strict=True))
@@ -130,7 +133,10 @@ def _check_r() -> None:
     import importlib.util
 
     if importlib.util.find_spec("rpy2") is None:
-        raise PxMissing('rpy2 is not installed here.\nType: `%pip install "pxtools[r]"`, and `%pxcluster restart`.')
+        raise PxMissing(
+            'rpy2 is not installed here.\nType: `%pip install "pxtools[r]"`, and `%pxcluster restart`; '
+            "for an R older than 4.5 the line that `%pxdoctor` shows."
+        )
 
 
 def _why_not(error: BaseException) -> str:
@@ -197,7 +203,7 @@ def _given(engine: Engine, converter: Converter, message: Message, name: str, so
 
 def _run_with_pictures(engine: Engine, r: R, message: Message) -> dict[str, Any]:
     """Run the code with a graphics device open; show the pictures it drew, in order."""
-    folder = Path(tempfile.mkdtemp(prefix="pxtools-r-"))
+    folder = Path(tempfile.mkdtemp(dir=r.folder))
     before = r.helpers["devices"]()
     try:
         opened = r.call("open", *_device(r, message["plot"], folder))

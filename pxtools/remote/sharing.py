@@ -27,10 +27,14 @@ _SHARED_MEMORY = "/dev/shm"
 Lent = tuple[str, tuple[tuple[int, int], ...]]
 
 
+def shared_memory() -> str | None:
+    """Return the filesystem in shared memory; None where there is none."""
+    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
+
+
 def make_folder() -> str:
     """Create a folder that only this user can look into, in shared memory where there is some."""
-    base = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
-    return tempfile.mkdtemp(prefix="pxtools-", dir=base)
+    return tempfile.mkdtemp(prefix="pxtools-", dir=shared_memory())
 
 
 def dump(message: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:

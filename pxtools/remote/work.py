@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pxtools.remote import failures
-from pxtools.remote.engine import Engine, Message, receive
+from pxtools.remote.engine import Engine, Lacking, Message, receive
 
 #: first part of the stream keys of map items; those of cells begin otherwise
 _ITEMS = 1
@@ -29,12 +29,19 @@ def release(engine: Engine, message: Message) -> Message:
     return {}
 
 
+def _kept(engine: Engine, message: Message) -> Any:
+    """Return the kept object; who does not have it says so, and does nothing."""
+    if message["token"] not in engine.tasks:
+        raise Lacking([message["token"]])
+    return engine.tasks[message["token"]]
+
+
 def call_task(engine: Engine, message: Message) -> Message:
     """Call `module.function(kept object, *args)`; return its value and the seconds that it took."""
     module, _, name = message["function"].rpartition(".")
-    function = getattr(importlib.import_module(module), name)
+    function, task = getattr(importlib.import_module(module), name), _kept(engine, message)
     began = time.perf_counter()
-    value = function(engine.tasks[message["token"]], *message["args"])
+    value = function(task, *message["args"])
     return {"value": value, "seconds": time.perf_counter() - began}
 
 
@@ -54,15 +61,15 @@ def map_items(engine: Engine, message: Message) -> Message:
     dict
         ``results`` (packed list), ``seconds``, ``failed`` (number of the item) and ``failure`` if one failed.
     """
-    items = engine.unpack(message["items"])
+    function, items = _kept(engine, message), engine.unpack(message["items"])
     began = time.perf_counter()
     with contextlib.nullcontext() if message["seed"] is None else engine.own_streams():
-        results, answer = _map(engine, message, items)
+        results, answer = _map(engine, message, function, items)
     return {"results": _packed_results(engine, results), "seconds": time.perf_counter() - began, **answer}
 
 
-def _map(engine: Engine, message: Message, items: list[Any]) -> tuple[list[Any], Message]:
-    function, seed = engine.tasks[message["token"]], message["seed"]
+def _map(engine: Engine, message: Message, function: Callable[..., Any], items: list[Any]) -> tuple[list[Any], Message]:
+    seed = message["seed"]
     batch = getattr(function, "map_batch", None)
     if batch is not None and seed is None and not message["return_exceptions"]:
         return _map_batch(engine, batch, items[:1] if message["is_guess"] else items, message["first"])

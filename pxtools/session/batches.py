@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,12 +13,19 @@ from typing import Any
 BATCH_S = 0.2
 #: after so many seconds an engine hands back what it has not begun of a batch: its items take longer than was thought
 ENOUGH_S = 2 * BATCH_S
-#: the least part of a full batch that is worth a message
-_SMALLEST = 0.1
+#: the least part of a full batch that is worth a message; and of the last items, so that engines end together
+_SMALLEST, _LEAST = 0.1, 0.05
+#: seconds for which an engine stays with a batch that was to be shorter
+_PATIENCE_S = 0.05
 #: bytes of items that a message should not exceed: what is sent can neither be balanced nor freed
 BATCH_BYTES = 8_000_000
-#: items in the first batches, when nothing is known of them
-_FIRST = 64
+#: items in the first batches, when nothing is known of them; the very first is smaller: when it is back, and it is
+#: known how long an item takes, the other engines are still at work and get their next one before they are done
+_FIRST, _VERY_FIRST = 64, 16
+#: part of the items left that is cut into one batch for each engine, then of what is left then, and so on
+_ROUND = 0.75
+#: batches that take longer are not sent ahead when there are few items left
+_SHORT_S = 0.05
 #: how much larger than the last a batch may be: the first items may not be like the others
 _GROWTH = 1024
 
@@ -39,8 +47,6 @@ class Batches:
 
     Attributes
     ----------
-    ahead
-        Batches cut per engine: of short ones the next is ready when an engine is; long ones need no such haste.
     done
         Items that are back.
     """
@@ -49,12 +55,14 @@ class Batches:
         self, items: Iterator[tuple[Any, ...]], chunksize: int | str, n_engines: int, length: int | None
     ) -> None:
         self._items = items
-        self._is_fixed = isinstance(chunksize, int)
+        #: batches are as large as they were wished, and wait in the notebook, not behind an item that may take long
+        self.is_fixed = isinstance(chunksize, int)
         #: of unknown length, the items may be slow to come, or not end
         self._size = chunksize if isinstance(chunksize, int) else 1 if length is None else _FIRST
         self._left_over: list[Batch] = []
         self._bytes_each = 0.0
-        self.ahead = 1
+        self._each_s = 0.0
+        self._round: list[int] = []
         self._n_engines = n_engines
         self._length = length
         self._sent = 0
@@ -62,23 +70,36 @@ class Batches:
         self._began = time.monotonic()
 
     @property
-    def enough_s(self) -> float | None:
-        """Seconds after which an engine hands back the rest of a batch; None if it does all of it."""
-        return None if self._is_fixed else ENOUGH_S
+    def ahead(self) -> int:
+        """Batches for each engine at once: a second one hides the way of messages, but cannot be balanced any more."""
+        if not self.done:
+            return 1
+        seconds = self._size * self._each_s
+        if seconds < _SHORT_S:
+            return 2
+        return 2 if seconds < ENOUGH_S and (self._length is None or self._n_left >= self._n_engines) else 1
+
+    def enough_s(self, batch: Batch) -> float | None:
+        """Return the seconds after which an engine hands back the rest of a batch; None if it does all of it."""
+        if self.is_fixed:
+            return None
+        expected = 2 * len(batch.items) * self._each_s
+        return min(max(expected, _PATIENCE_S), ENOUGH_S) if self.done else ENOUGH_S
 
     @property
     def is_guess(self) -> bool:
         """Whether the next batch is cut without knowing how long an item takes."""
-        return not self._is_fixed and not self.done
+        return not self.is_fixed and not self.done
 
     def next(self) -> Batch | None:
         """Return the next items; None at the end."""
         size = self._size
-        if not self._is_fixed and self._bytes_each:
+        if not self.is_fixed and self._bytes_each:
             size = max(1, min(size, int(BATCH_BYTES / self._bytes_each)))
-        if self._length is not None and not self._is_fixed:  # at the end smaller ones, so that engines end together
-            share = (self._length - self._sent + self._n_left_over) // (2 * self._n_engines)
-            size = min(size, max(share, int(size * _SMALLEST), 1))
+        if self._length is not None and not self.is_fixed:  # at the end smaller ones, so that engines end together
+            size = min(size, max(self._share(size), 1))
+            if not self._sent:
+                size = min(size, _VERY_FIRST)
         if self._left_over:
             batch = self._left_over.pop()
             self.give_back(batch.part(size))
@@ -86,6 +107,21 @@ class Batches:
         first, items = self._sent, list(itertools.islice(self._items, size))
         self._sent += len(items)
         return Batch(first, items) if items else None
+
+    def _share(self, full: int) -> int:
+        """Return the size of one of a round of equal batches, one for each engine."""
+        if not self._round:
+            each = self._n_left / self._n_engines
+            share = max(int(_ROUND * each), int(_SMALLEST * full))
+            if share >= each:  # the last round
+                share = max(math.ceil(each), int(_LEAST * full))
+            self._round = [share] * self._n_engines
+        return self._round.pop()
+
+    @property
+    def _n_left(self) -> int:
+        """How many items are not sent, where their number is known."""
+        return (self._length or 0) - self._sent + self._n_left_over
 
     @property
     def _n_left_over(self) -> int:
@@ -99,7 +135,7 @@ class Batches:
     def lightened(self, batch: Batch, n_bytes: int) -> Batch:
         """Return the batch, or as much of it as is not too heavy for one message; the rest will come again."""
         self._bytes_each = n_bytes / len(batch.items)
-        if self._is_fixed or n_bytes <= BATCH_BYTES or len(batch.items) == 1:
+        if self.is_fixed or n_bytes <= BATCH_BYTES or len(batch.items) == 1:
             return batch
         size = max(1, int(BATCH_BYTES / self._bytes_each))
         self.give_back(batch.part(size))
@@ -107,13 +143,14 @@ class Batches:
 
     def measured(self, n_items: int, seconds: float) -> None:
         """Learn from a batch that is back."""
-        self.done += n_items
         if not n_items:
             return
-        each_s = max(seconds / n_items, 1e-7)
-        if not self._is_fixed:
-            self._size = max(1, round(min(BATCH_S / each_s, self._size * _GROWTH)))
-        self.ahead = 2 if self._size * each_s < ENOUGH_S else 1
+        if not self.done:
+            self._round.clear()
+        self.done += n_items
+        self._each_s = max(seconds / n_items, 1e-7)
+        if not self.is_fixed:
+            self._size = max(1, round(min(BATCH_S / self._each_s, self._size * _GROWTH)))
 
     def fraction(self) -> float | None:
         """Return the part that is done; None where nobody knows how much there is."""

@@ -332,6 +332,11 @@ class Session:
             self.ledger.forget(engine, names)
         return list(found)
 
+    def release(self, engines: Iterable[int], token: str) -> None:
+        """Have engines forget what they keep under a token, with the next message to each."""
+        for engine in engines:
+            _release(self._released, engine, token)
+
     def tell(self, gathering: Gathering, conflicts: Mapping[int, list[str]]) -> None:
         """Show the one-line notices of a transfer."""
         for notice in gathering.notices:
@@ -401,5 +406,5 @@ class Session:
 
 
 def _release(released: dict[int, list[str]], engine: int, token: str) -> None:
-    """Have the engine forget a value with the next message to it."""
+    """Have an engine forget what it keeps under a token with the next message to it."""
     released.setdefault(engine, []).append(token)

@@ -190,6 +190,7 @@ class _Map:
 
     def _fill(self) -> None:
         """Keep the engines busy, and not much more: what is sent cannot be balanced any more."""
+        self.pool.ahead = 1 if self.batches.is_fixed else self.batches.ahead
         while self.pool.n_pending < self.batches.ahead * len(self.pool.targets):
             batch = self.batches.next()
             if batch is None:
@@ -211,10 +212,10 @@ class _Map:
             "first": batch.first,
             "seed": self.wishes.seed,
             "return_exceptions": self.wishes.return_exceptions and is_last_try,
-            "enough_s": self.batches.enough_s,
+            "enough_s": self.batches.enough_s(batch),
             "is_guess": self.batches.is_guess,
         }
-        self.pool.submit(batch, "map_items", message, avoid=avoid)
+        self.pool.submit(batch, "map_items", message, avoid=avoid, weight=len(batch.items))
 
     def _take(self, batch: Batch, reply: Reply) -> list[Any]:
         """Keep the results of a batch; an item that raised is tried again, or raises here."""

@@ -8,7 +8,7 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 #: module name to (text or compiled bytes, file name, is it a package)
@@ -29,10 +29,16 @@ def is_users_own(name: str, file: str | None) -> bool:
     """Return whether a module, Python or compiled, lies outside of the library and of installed packages."""
     if not file or not file.endswith((".py", *_COMPILED)) or name in _OURS:
         return False
+    return not _is_foreign(file) and Path(file).is_file()
+
+
+@lru_cache(maxsize=4096)
+def _is_foreign(file: str) -> bool:
+    """Return whether a file lies where libraries do: asked of each module that a user's own imports, in each call."""
     path = Path(file).resolve()
-    if any(part in _FOREIGN_FOLDERS for part in path.parts) or not path.is_file():
-        return False
-    return not any(path.is_relative_to(folder) for folder in _library_folders())
+    if any(part in _FOREIGN_FOLDERS for part in path.parts):
+        return True
+    return any(path.is_relative_to(folder) for folder in _library_folders())
 
 
 def _file_of(top: str) -> str | None:
@@ -90,15 +96,16 @@ def _read(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _imported(text: str) -> set[str]:
+@lru_cache(maxsize=256)
+def _imported(text: str) -> frozenset[str]:
     try:
         tree = ast.parse(text)
     except SyntaxError:
-        return set()
+        return frozenset()
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
-    return names
+    return frozenset(names)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pxtools.engines import Reply, waiting
+from pxtools.engines import Call, Reply, waiting
 from pxtools.engines.calls import INTERRUPT_GRACE_S, TICK_S, Frozen, Halted, Message, discard, read_reply
 from pxtools.errors import PxEngineLost
 from pxtools.remote.pickling import Packed
@@ -24,17 +24,23 @@ WORK = "pxtools.remote.work."
 
 #: pieces of work that end by themselves this soon are let alone: a signal could hit what runs after them
 _SOON_S = 0.5
+#: objects up to this size stay on engines until the next message to them, which saves one to each
+_SMALL_BYTES = 1_000_000
 _tokens = itertools.count(1)
 
 
 @dataclass(eq=False)
 class _Piece:
-    """A piece of work: its key, what is sent, who should not get it, who has it, and how often it was lost before."""
+    """A piece of work: its key, what is sent, who should not get it, how long it takes against others of the pool.
+
+    And who has it, and how often it was lost before.
+    """
 
     key: Any
     function: str
     message: Message
     avoid: int
+    weight: int
     engine: int = -1
     times_lost: int = 0
 
@@ -43,6 +49,7 @@ class Pool:
     """An object kept on engines, and tasks that use it.
 
     Use as a context manager: at its end the engines forget the object, and after an interrupt they are stopped.
+    Pieces are sent behind the object, without waiting for what engines say to it.
 
     Parameters
     ----------
@@ -56,6 +63,12 @@ class Pool:
         For the whole of the work.
     retries
         How often a piece of work that was lost with its engine is sent again.
+
+    Attributes
+    ----------
+    ahead
+        How many pieces an engine may have at once. Two hide the way of a message; but what waits behind a piece that
+        takes long cannot be balanced any more.
     """
 
     def __init__(
@@ -75,14 +88,12 @@ class Pool:
         self._waiting_here: deque[_Piece] = deque()
         self._pending: dict[Any, _Piece] = {}
         self._frozen = Frozen(session.wire)
+        self.ahead = 1
+        self._gathering, self._nbytes = gathering, task.nbytes
+        self._build = lambda parcel: {"parcel": parcel, "token": self.token, "task": task}
         with waiting.within(timeout_s) as self._waiting:
-            replies = session.deliver(
-                WORK + "keep", gathering, engines, lambda parcel: {"parcel": parcel, "token": self.token, "task": task}
-            )
-        held = {i: reply for i, reply in replies.items() if not reply.lost}
-        answers = session.good(held or replies, gathering.problems)
-        self.engines = list(held)  # who died just now is left out
-        session.tell(gathering, {i: answer["conflicts"] for i, answer in answers.items()})
+            self._keeping: Call | None = session.send(WORK + "keep", gathering, engines, self._build)
+            self._keeping.with_output = False
 
     def __enter__(self) -> Pool:
         return self
@@ -91,8 +102,11 @@ class Pool:
         if not self.session.is_connected:
             return
         wire = self.session.wire
-        stuck = self._abandon() if self._pending else []
-        wire.submit(WORK + "release", {i: {"token": self.token} for i in self.engines if i in wire.alive})
+        stuck = self._abandon() if self._pending or self._keeping is not None else []
+        if self._nbytes > _SMALL_BYTES:
+            wire.submit(WORK + "release", {i: {"token": self.token} for i in self.engines if i in wire.alive})
+        else:
+            self.session.release(self.engines, self.token)
         if kind is KeyboardInterrupt:
             raise Halted(self.engines, stuck).interrupted() from None
 
@@ -102,36 +116,43 @@ class Pool:
         usable = self.session.wire.ids
         return [i for i in self.engines if i in usable]
 
-    def submit(self, key: Any, function: str, message: Message, *, avoid: int = -1) -> None:
+    def submit(self, key: Any, function: str, message: Message, *, avoid: int = -1, weight: int = 1) -> None:
         """Send one piece of work; `key` comes back with its reply.
 
         Parameters
         ----------
         avoid
             An engine that should not get it if there is another.
+        weight
+            How long it takes, in any unit that all pieces of this pool share.
         """
-        self._send(_Piece(key, function, {"token": self.token, **message}, avoid))
+        self._send(_Piece(key, function, {"token": self.token, **message}, avoid, weight))
 
     def _send(self, piece: _Piece) -> None:
         self._waiting_here.append(piece)
         self._share_out()
 
     def _share_out(self) -> None:
-        """Give idle engines a piece each; what waits behind a long piece could not be balanced any more."""
+        """Give what waits here to the engines that have least to do, up to `ahead` pieces each."""
         targets = self.targets
         if not targets and self._waiting_here:
             raise PxEngineLost("all engines of this work died or froze.\nBring new ones up: `%pxcluster restart`.")
-        busy = {piece.engine for piece in self._pending.values()}
-        for engine in targets:
-            fitting = (piece for piece in self._waiting_here if piece.avoid != engine or len(targets) == 1)
-            piece = None if engine in busy else next(fitting, None)
-            if piece is None:
+        pieces, load = Counter[int](), Counter[int]()
+        for piece in self._pending.values():
+            pieces[piece.engine] += 1
+            load[piece.engine] += piece.weight
+        for piece in list(self._waiting_here):
+            free = [i for i in targets if pieces[i] < self.ahead and (i != piece.avoid or len(targets) == 1)]
+            if not free:
                 continue
+            engine = min(free, key=load.__getitem__)
             result = self.session.wire.submit_one(WORK + piece.function, engine, piece.message)
             if result is not None:  # else it died just now
                 self._waiting_here.remove(piece)
                 piece.engine = engine
                 self._pending[result] = piece
+                pieces[engine] += 1
+                load[engine] += piece.weight
 
     @property
     def n_pending(self) -> int:
@@ -157,6 +178,8 @@ class Pool:
             if self._waiting.cancelled.is_set() or (not finished and self._waiting.is_over):
                 raise Halted(self.engines, self._abandon()).stopped(self._waiting)
             self._take_from_frozen()
+            if self._keeping is not None and self._keeping.poll():
+                self._settle()
             self._share_out()
             for result in finished & self._pending.keys():
                 piece = self._pending[result]
@@ -166,8 +189,28 @@ class Pool:
                 del self._pending[result]  # not before: what an interrupt leaves unread has to be found
                 if reply.lost:
                     self._send_again(piece, reply.lost)
+                elif reply.answer and "lacking" in reply.answer:  # not even begun
+                    self._settle(engine)
+                    self._send(piece)
                 else:
                     yield piece.key, reply
+        self._settle()
+
+    def _settle(self, lacks_it: int | None = None) -> None:
+        """Read what engines said to the object; have it sent again where it, or a name that it relies on, is gone."""
+        lacking = [] if lacks_it is None else [lacks_it]
+        replies: dict[int, Reply] = {}
+        with waiting.as_told(self._waiting):
+            if self._keeping is not None:
+                keeping, self._keeping = self._keeping, None
+                replies = keeping.wait()
+                lacking = self.session.lacking(replies)
+            if lacking:
+                replies |= self.session.deliver(WORK + "keep", self._gathering, lacking, self._build)
+        held = {i: reply for i, reply in replies.items() if not reply.lost}
+        answers = self.session.good(held or replies, self._gathering.problems)  # who died just now is left out
+        if answers:
+            self.session.tell(self._gathering, {i: answer["conflicts"] for i, answer in answers.items()})
 
     def _send_again(self, piece: _Piece, why: str) -> None:
         if piece.times_lost >= self._retries:
@@ -182,6 +225,8 @@ class Pool:
         """Send the work of frozen engines to the others."""
         frozen = self._frozen.among(self.engines)
         stranded = [result for result, piece in self._pending.items() if piece.engine in frozen]
+        if self._keeping is not None:
+            self._keeping.give_up(frozen)
         if stranded:
             self.session.wire.abandon(stranded, frozen)
         for result in stranded:
@@ -191,15 +236,19 @@ class Pool:
     def _abandon(self) -> list[int]:
         """Take back what has not begun, interrupt what has; return the engines that go on all the same."""
         wire = self.session.wire
-        pending = dict(self._pending)
+        pending = {result: piece.engine for result, piece in self._pending.items()}
+        if self._keeping is not None:
+            pending |= {result: engine for engine, result in self._keeping.pending.items()}
+            self._keeping.on_unanswered(list(self._keeping.pending))
+            self._keeping = None
         self._pending.clear()
         self._waiting_here.clear()
         try:
             wire.abort(list(pending), wire.alive)
             _, late = concurrent.futures.wait(pending, timeout=_SOON_S)
-            wire.interrupt(sorted({pending[result].engine for result in late}))
+            wire.interrupt(sorted({pending[result] for result in late}))
             _, late = concurrent.futures.wait(late, timeout=INTERRUPT_GRACE_S)
-            return sorted({pending[result].engine for result in late})
+            return sorted({pending[result] for result in late})
         finally:
             for result in pending:
                 discard(result)

@@ -23,6 +23,7 @@ from pxtools.session import state
 from pxtools.session.blocks import call_in_blocks
 from pxtools.session.core import Session
 from pxtools.session.mapping import map_on
+from pxtools.session.pool import Pool
 from pxtools.session.run import Cell, run
 from pxtools.session.sampling import sample
 from pxtools.session.scatter import gather, scatter
@@ -123,6 +124,35 @@ def test_items_of_a_dead_engine_are_mapped_elsewhere(session: Session) -> None:
     assert map_on(session, slow, range(40)) == [n * n for n in range(40)]
 
 
+def test_pieces_go_to_the_engine_that_has_least_to_do_and_no_more_than_it_may_have(session: Session) -> None:
+    wait = define(session, "def wait(n):\n    import time\n    time.sleep(n)\n    return n")
+    first, second = session.wire.ids
+    task, gathering = session.gatherer().pack_value(wait)
+    with Pool(session, task, gathering, [first, second]) as pool:
+        pool.ahead = 2
+        for key, weight in enumerate([3, 1, 1, 1, 1]):
+            pool.submit(key, "call_task", {"function": "operator.call", "args": (0.2,)}, weight=weight)
+        at = {piece.key: piece.engine for piece in pool._pending.values()}
+        assert at == {0: first, 1: second, 2: second, 3: first}  # and the last one waits here
+        assert sorted(key for key, reply in pool.completed() if reply.answer) == [0, 1, 2, 3, 4]
+
+
+def test_an_engine_that_has_lost_the_function_gets_it_again(session: Session) -> None:
+    forgets = (
+        "def forgets(n):\n    from pxtools.remote.engine import current\n    current().tasks.clear()\n    return -n"
+    )
+    assert map_on(session, define(session, forgets), range(6), chunksize=1) == [-n for n in range(6)]
+
+
+def test_a_function_that_cannot_be_read_on_the_engines_is_an_error_that_names_them_and_says_why(
+    session: Session,
+) -> None:
+    unreadable = "class Unreadable:\n    def __reduce__(self): return (eval, ('1/0',))\n    def __call__(self, n): pass"
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        map_on(session, define(session, unreadable)(), range(6))
+    assert list(run(session, Cell("px_rank")).last) == [0, 1]
+
+
 @pytest.mark.parametrize("sampler", ["auto", "ram", "rwm"])
 def test_draws_are_the_same_whether_an_engine_died_or_not(session: Session, sampler: str) -> None:
     source = "def g(x, y):\n    import time\n    time.sleep(1e-4)\n    return -(x * x + y * y) / 2"
@@ -144,6 +174,16 @@ def test_an_interrupted_map_leaves_the_engines_idle(session: Session, tmp_path: 
     with pytest.raises(PxInterrupted, match="are idle"):
         map_on(session, wait, [30] * 6)
     assert list(run(session, Cell("px_rank")).last) == [0, 1]
+
+
+def test_batches_that_lie_at_the_engines_are_taken_back_by_an_interrupt(session: Session, tmp_path: Path) -> None:
+    marker = tmp_path / "begun"
+    body = f"    if n > 100: open({str(marker)!r}, 'w').close()\n    time.sleep(30 if n > 100 else 0.002)\n    return n"
+    wait = define(session, f"def wait(n):\n    import time\n{body}")
+    press_ctrl_c_when_there(marker)
+    with pytest.raises(PxInterrupted, match="are idle"):
+        map_on(session, wait, range(200))
+    assert list(run(session, Cell("px_rank"), timeout_s=10).last) == [0, 1]
 
 
 def update_of_a_matrix_in_blocks(session: Session) -> tuple[Any, dict[str, Any]]:

@@ -239,10 +239,19 @@ shell = InteractiveShell.instance()
 shell.run_line_magic("load_ext", "pxtools")
 shell.run_cell("%pxcluster start -n 1")
 shell.run_cell("%pxrun x = 1")
+shell.run_cell("%pxrun from pxtools.remote.leftovers import vanishing_folder as f; folder = str(f('pxtools test-'))")
+shell.run_cell("import pxtools; print('folders', folder[0], pxtools.api.current_session().wire.folder, sep='|')")
 print("started", *[p.pid for p in psutil.Process().children(recursive=True)], flush=True)
 if sys.argv[1] != "exit":
     os.kill(os.getpid(), getattr(signal, sys.argv[1]))
 """
+
+
+def until_gone(folders: list[str], deadline: float) -> list[str]:
+    """Wait until the folders are gone; return those that stay."""
+    while any(map(os.path.exists, folders)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return [folder for folder in folders if os.path.exists(folder)]
 
 
 @pytest.mark.parametrize("end", ["exit", "SIGTERM", "SIGKILL"])
@@ -257,6 +266,8 @@ def test_nothing_survives_the_interpreter(end: str, tmp_path: Path) -> None:
     while any(map(psutil.pid_exists, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("folders")]
+    assert until_gone(line.split("|")[1:], deadline) == []
     assert "Traceback" not in done.stderr
     assert "Stopping" not in done.stderr
 

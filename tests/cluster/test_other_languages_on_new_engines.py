@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 N = 4
+
+
+def kill(session: Any, shell: Any, cell: Any, folders: str) -> None:
+    """Kill the last engine; wait until it, and the folders that an expression gives there, are gone."""
+    last = session.wire.ids[-1]
+    cell(f"%pxrun -t {last} left = [str(folder) for folder in {folders}]")
+    left = shell.user_ns["left"][0]
+    assert all(map(os.path.isdir, left))
+    os.kill(session.wire.engines[last]["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while (last in session.wire.alive or any(map(os.path.exists, left))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [folder for folder in left if os.path.exists(folder)] == []
 
 
 @pytest.fixture
@@ -40,6 +56,8 @@ def test_functions_values_and_packages_of_r_reach_new_engines(cell: Any, shell: 
         assert list(shell.user_ns["y"][0]) == [7.0, 1.0, 0.0, 0.0]
         (told,) = [line for line in four.notices if line.startswith("R on new engines lacks part, big")]
         assert "larger than 1 MB, or not the same on all engines" in told
+    cell(f"%%pxR --targets {four.wire.ids[-1]} -o rs_own\nrs_own <- tempdir()")
+    kill(four, shell, cell, "(get_ipython().pxtools_r.folder, rs_own)")
 
 
 @pytest.mark.skipif(
@@ -58,3 +76,5 @@ def test_functions_and_values_of_octave_reach_new_engines(cell: Any, shell: Any,
     )
     assert list(shell.user_ns["y"][0].ravel()) == [9.0, 3.0, 12.0, 2.0, 0.0]
     assert any(line.startswith("Octave on new engines lacks part") for line in four.notices)
+    held = "get_ipython().pxtools_octave"
+    kill(four, shell, cell, f"({held}.folder, {held}.session._settings.temp_dir, {held}.session._engine.tmp_dir)")

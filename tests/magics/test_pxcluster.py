@@ -32,6 +32,7 @@ def test_a_busy_engine_is_shown_as_busy(cell: Any, shell: Any) -> None:
         ("%pxcluster resize", "%pxcluster resize -n 4"),
         ("%pxcluster resize -n 0", "%pxcluster resize -n 4"),
         ("%pxcluster start -n many", "-n"),
+        ("%pxcluster start 2", r"unrecognized arguments: 2\. Did you mean `-n 2`\?"),
         ("%pxcluster start --engines mpi -O mpi_arg=x", "no option `mpi_arg`. Did you mean `mpi_args`"),
         ("%pxcluster start --engines ssh", "-O hosts=alpha=2,beta=2"),
         ("%pxcluster start --noblock --min-engines 2", "give one of them"),

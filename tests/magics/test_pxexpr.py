@@ -69,6 +69,7 @@ def test_explain_lists_the_steps_and_draws_the_graph(cell: Any, capsys: Any) -> 
     ("line", "words"),
     [
         (f"%%pxexpr update --asume x{UPDATE}", "--assume"),
+        (f"%%pxexpr update --assume Sigma: spd{UPDATE}", 'in quotes: `--assume "Sigma: spd"`'),
         (f"%%pxexpr 2x{UPDATE}", "is no name"),
         ("%%pxexpr f\ny = A*B +", "no formula"),
         (f"%%pxexpr update --form nonsense{UPDATE}", "cholesky"),
