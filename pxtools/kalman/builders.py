@@ -287,6 +287,8 @@ def _settled(model: StateSpaceModel) -> list[str]:
 
 
 def _same_length(a: Array, b: Array) -> tuple[Array, Array]:
+    if len(a) == len(b):
+        return a, b
     steps = max(len(a), len(b))
     return tuple(np.broadcast_to(part, (steps, *part.shape[1:])) if len(part) == 1 else part for part in (a, b))  # type: ignore[return-value]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,13 @@ def as_array(name: str, value: Any) -> Array:
         raw = np.asarray(value)
         if raw.dtype.kind == "c":
             raise TypeError("complex numbers")
-        array = np.array(raw, dtype=np.float64, order="C")
+        is_new = type(value) in (list, tuple, float, int) and raw.dtype == np.float64
+        array = raw if is_new else np.array(raw, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
         raise PxUsageError(
             f"`{name}` is no array of real numbers: {error}.\nGive nested lists or a NumPy array of floats."
         ) from None
-    if not np.isfinite(array).all():
+    if not (math.isfinite(array.item()) if array.size == 1 else np.isfinite(array).all()):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise PxUsageError(
             f"`{name}` holds {array[where]} at {list(where)}.\n"
@@ -69,9 +71,11 @@ def as_covariances(name: str, value: Any, size: int | None) -> Array:
     array = as_matrices(name, value, size, size)
     if array.shape[1] != array.shape[2]:
         raise PxUsageError(f"`{name}` has shape {np.shape(value)}; a covariance matrix is square.")
-    check_symmetric(name, array)
-    array = np.ascontiguousarray((array + array.transpose(0, 2, 1)) / 2)
-    check_definite(name, array)
+    if array.shape[1] > 1 and (array != array.transpose(0, 2, 1)).any():
+        check_symmetric(name, array)
+        array = np.ascontiguousarray((array + array.transpose(0, 2, 1)) / 2)
+    if array.size != 1 or array.item() < 0:
+        check_definite(name, array)
     return array
 
 
@@ -122,6 +126,8 @@ def _negative(arrays: Array) -> Array:
 def common_steps(lengths: dict[str, int]) -> int | None:
     """Return the one number of steps of all time-varying parts, None if all are constant."""
     varying = {name: steps for name, steps in lengths.items() if steps != 1}
+    if not varying:
+        return None
     if len(set(varying.values())) > 1:
         told = ", ".join(f"`{name}` {steps}" for name, steps in varying.items())
         raise PxUsageError(f"Time-varying parts differ in their number of steps: {told}.\nGive each the same number.")
@@ -136,7 +142,7 @@ def freeze(array: Array) -> Array:
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return all(want is None or have == want for have, want in zip(shape, wanted, strict=True))
+    return shape == wanted or all(want is None or have == want for have, want in zip(shape, wanted, strict=True))
 
 
 def _at(array: Array, step: int) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pxtools.errors import PxUsageError, nearest
 from pxtools.kalman.checks import Array
-from pxtools.kernels.kalman_free_numpy import settled
+from pxtools.kernels.kalman_free import settled
 
 KINDS = ("known", "stationary", "diffuse", "approximate")
 
@@ -53,21 +53,23 @@ def initial_state(
 ) -> InitialState:
     """Return mean, covariance and diffuse covariance of the first predicted state.
 
-    `transition`, `state_noise` (selection applied) and `intercept` are those of the first step.
+    `transition`, `state_noise` (selection applied; of no matter unless a state is stationary) and `intercept` are those
+    of the first step.
     """
-    which = np.array(kinds)
-    mean, cov = mean.copy(), cov.copy()
-    unknown = which != "known"
-    cov[unknown, :] = 0.0
-    cov[:, unknown] = 0.0
-    approximate = np.flatnonzero(which == "approximate")
-    cov[approximate, approximate] = approximate_variance
-    stationary = np.flatnonzero(which == "stationary")
-    if stationary.size:
-        _check_closed(transition, stationary)
-        block = np.ix_(stationary, stationary)
-        mean[stationary], cov[block] = stationary_moments(transition[block], state_noise[block], intercept[stationary])
-    return InitialState(mean, cov, np.diag((which == "diffuse").astype(float)))
+    mean, cov, diffuse = mean.copy(), cov.copy(), np.zeros_like(cov)
+    where = {kind: [k for k, own in enumerate(kinds) if own == kind] for kind in set(kinds)}
+    for k in range(len(kinds)):
+        if kinds[k] != "known":
+            cov[k], cov[:, k] = 0.0, 0.0
+    for kind, variance, into in (("diffuse", 1.0, diffuse), ("approximate", approximate_variance, cov)):
+        if kind in where:
+            into[where[kind], where[kind]] = variance
+    if "stationary" in where:
+        rows = np.array(where["stationary"])
+        _check_closed(transition, rows)
+        block = rows[:, None], rows
+        mean[rows], cov[block] = stationary_moments(transition[block], state_noise[block], intercept[rows])
+    return InitialState(mean, cov, diffuse)
 
 
 def stationary_moments(transition: Array, state_noise: Array, intercept: Array) -> tuple[Array, Array]:
@@ -83,6 +85,8 @@ def stationary_moments(transition: Array, state_noise: Array, intercept: Array) 
 
 
 def _check_closed(transition: Array, stationary: NDArray[np.intp]) -> None:
+    if len(stationary) == len(transition):
+        return
     into = transition[stationary]
     into[:, stationary] = 0.0
     if into.any():

@@ -93,11 +93,11 @@ class StateSpaceModel:
     def __post_init__(self) -> None:
         parts = _checked(self)
         kinds = _kinds(self, parts["F"].shape[1])
-        given = {name: freeze(_public(parts[letter])) for letter, name in LETTERS.items()}
-        for name, value in given.items():
-            object.__setattr__(self, name, value)
+        parts = {letter: freeze(part) for letter, part in parts.items()}
+        for letter, name in LETTERS.items():
+            object.__setattr__(self, name, _public(parts[letter]))
         object.__setattr__(self, "initial", kinds)
-        object.__setattr__(self, "_parts", {letter: freeze(part) for letter, part in parts.items()})
+        object.__setattr__(self, "_parts", parts)
         object.__setattr__(self, "state_names", _names(self.state_names, "state", self.n_states))
         object.__setattr__(self, "obs_names", _names(self.obs_names, "y", self.n_obs))
         self.initial_state  # noqa: B018 - a stationary state that does not exist is an error now, not later
@@ -155,7 +155,7 @@ class StateSpaceModel:
             mean,
             cov,
             parts["F"][0],
-            self.state_noise[0],
+            self.state_noise[0] if "stationary" in self.initial else parts["Q"][0],
             parts["c"][0],
             self.approximate_variance,
         )

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 from pxtools.kernels._arrays cimport doubles, fresh, room, zeros
 from pxtools.kernels._kalman cimport FilterOut, Model, Score, SmootherOut, filter_one, filter_room, score_one, score_room
 
-from pxtools.kernels.kalman_free_layout import FreeNumbers, matrix_step
+from pxtools.kernels.kalman_free_layout import matrix_step, rank_of
 
 cnp.import_array()
 
@@ -45,6 +45,17 @@ cdef const long *_numbers(object array) except NULL:
     return <const long *> cnp.PyArray_DATA(array)
 
 
+def settled(A, x, P):
+    """See `kalman_free_numpy.settled`."""
+    A, x, P = np.array(A, dtype=float, order="C"), np.array(x, dtype=float), np.array(P, dtype=float, order="C")
+    cdef Py_ssize_t n = len(A)
+    if A.shape != (n, n) or P.shape != (n, n) or x.shape != (n,):
+        raise ValueError("A and P must be (n, n), x (n,)")
+    work = room(1, 3 * n * n)
+    settles = settle(n, <double *> doubles(A, 2), <double *> doubles(P, 2), <double *> doubles(x, 1), fresh(work))
+    return x, P, bool(settles)
+
+
 cdef class Likelihood:
     """See `kalman_free_numpy.Likelihood`."""
 
@@ -55,7 +66,8 @@ cdef class Likelihood:
     cdef Py_ssize_t start[9]
     cdef Py_ssize_t step[9]
     cdef bint moves[9]
-    cdef bint spreads, is_diffuse, turns_while_diffuse
+    cdef bint spreads
+    cdef readonly bint is_exact
     cdef int rank
     cdef const double *y
     cdef const double *wide
@@ -78,26 +90,23 @@ cdef class Likelihood:
     cdef list keep
 
     def __cinit__(self, y, layout):
-        cdef Py_ssize_t n = layout.n_states, m = layout.n_obs, k, nn = layout.n_states**2
+        cdef Py_ssize_t n = layout.n_states, m = layout.n_obs, k
         self.keep = [y, layout]
         self.y = doubles(y, 3)
         self.n_series, self.n_params, self.q = y.shape[0], layout.n_params, layout.n_noise
         self.model.n, self.model.m, self.model.n_steps = n, m, y.shape[1]
         if self.n_series == 0 or self.model.n_steps == 0 or y.shape[2] != m:
             raise ValueError("y must be (n_series, n_steps, n_obs) and not empty")
-        offset = 0
+        starts = layout.starts
         for k, shape in enumerate(layout.shapes):
-            self.start[k], self.step[k] = offset, matrix_step(shape, k, self.model.n_steps)
-            self.moves[k] = layout.moves(k)
-            offset += np.prod(shape, dtype=int)
-        self.n_numbers = offset
+            self.start[k], self.step[k] = starts[k], matrix_step(shape, k, self.model.n_steps)
+            self.moves[k] = k in layout.moved_parts
+        self.n_numbers = starts[N_PARTS]
+        self.wide, self.rank = doubles(layout.diffuse_cov, 2), rank_of(layout.diffuse_cov)
+        self.is_exact = layout.is_exact
         self._take_polynomials(layout)
         self._take_room(layout)
         self._take_sparsity(layout)
-        self.wide = doubles(layout.diffuse_cov, 2)
-        self.rank = np.linalg.matrix_rank(layout.diffuse_cov, hermitian=True)
-        self.is_diffuse = self.rank > 0
-        self.turns_while_diffuse = self.is_diffuse and (self.moves[F_] or self.moves[H_])
 
     cdef _take_polynomials(self, layout):
         cdef Polynomials *p = &self.polynomials
@@ -143,7 +152,7 @@ cdef class Likelihood:
         model.c_step, model.d_step = self.step[C_], self.step[D_]
         model.is_constant = model.F_step == model.H_step == model.Q_step == model.R_step == 0
         model.is_diagonal = layout.is_diagonal(R_)
-        cdef Py_ssize_t wide = steps if layout.diffuse_cov.any() else 0
+        cdef Py_ssize_t wide = steps if self.rank > 0 else 0
         self.out.predicted_mean, self.out.filtered_mean = self._room((steps + 1) * n), self._room(steps * n)
         self.out.predicted_cov, self.out.filtered_cov = self._room((steps + 1) * nn), self._room(steps * nn)
         self.out.diffuse_cov, self.out.diffuse_filtered_cov = self._room(wide * nn), self._room(wide * nn)
@@ -157,11 +166,13 @@ cdef class Likelihood:
 
     cdef _take_sparsity(self, layout):
         cdef Py_ssize_t n = self.model.n
-        mask = layout.mask(F_)
-        entries = np.flatnonzero(layout.wanted()) if self.moves[F_] else np.zeros(0, dtype=int)
+        entries = layout.wanted()
         self.keep.append(entries)
         self.entries, self.n_entries = _numbers(entries), len(entries)
-        self.model.is_sparse = n > 6 and self.step[F_] == 0 and 3 * np.count_nonzero(mask) < n * n
+        if n <= 6 or self.step[F_] > 0:
+            return
+        mask = layout.mask(F_)
+        self.model.is_sparse = 3 * np.count_nonzero(mask) < n * n
         if not self.model.is_sparse:
             return
         rows, columns = np.nonzero(mask)
@@ -293,7 +304,7 @@ cdef class Likelihood:
             self.slopes[self.start[X_] + i] += r[i]
             for j in range(n):
                 self.slopes[self.start[P_] + i * n + j] += 0.5 * (r[i] * r[j] - N[i * n + j])
-        if self.turns_while_diffuse and seen.n_diffuse_steps:
+        if not self.is_exact and seen.n_diffuse_steps:
             self._turn_start(y, move, r + n, N + nn, seen.n_diffuse_steps, gradient)
 
     cdef void _turn_start(self, const double *y, const double *move, const double *r, const double *N, long n_steps,

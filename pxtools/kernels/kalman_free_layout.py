@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +23,13 @@ F, H, Q, R, C, D, X, P, G = range(9)
 BELOW_ZERO = 1e-10
 
 
-class FreeNumbers(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class FreeNumbers:
     """All numbers of a model in one row: F, H, Q, R, c, d, x, P and G, one part after another.
 
     base : (n_numbers,) numbers where the parameters have not moved
     shapes : nine shapes; those of F, H, Q, R, c, d and G begin with one or the number of steps
     diffuse_cov : (n_states, n_states)
-    spreads : whether G has to be applied
     stationary : states that start from their stationary moments, zero in the numbers
     where, first, second, weight : (n_terms,)
         `numbers[where] += weight * move[first] * move[second]`, without the last factor where `second` is negative.
@@ -35,9 +37,8 @@ class FreeNumbers(NamedTuple):
     """
 
     base: Array
-    shapes: Sequence[tuple[int, ...]]
+    shapes: tuple[tuple[int, ...], ...]
     diffuse_cov: Array
-    spreads: bool
     stationary: Integers
     where: Integers
     first: Integers
@@ -60,16 +61,57 @@ class FreeNumbers(NamedTuple):
         """Number of process disturbances."""
         return self.shapes[Q][2]
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each part begins, and the number of numbers."""
+        return list(itertools.accumulate(map(math.prod, self.shapes), initial=0))
+
+    @cached_property
+    def moving(self) -> NDArray[np.bool_]:
+        """Which numbers move."""
+        moving = np.zeros(len(self.base), dtype=bool)
+        moving[self.where] = True
+        return moving
+
+    @cached_property
+    def touched(self) -> Integers:
+        """The numbers that move."""
+        return np.flatnonzero(self.moving)
+
+    @cached_property
+    def moved_parts(self) -> frozenset[int]:
+        """The parts that hold numbers that move."""
+        ends = self.starts[1:]
+        return frozenset(bisect.bisect_right(ends, where) for where in self.touched.tolist())
+
+    @cached_property
+    def variances(self) -> Integers:
+        """Numbers that move and stand on the diagonal of a covariance."""
+        starts, found = self.starts, []
+        for part in sorted(self.moved_parts & {Q, R, P}):
+            size = self.shapes[part][-1]
+            own = np.flatnonzero(self.moving[starts[part] : starts[part + 1]])
+            found.append(starts[part] + own[own % (size * size) % (size + 1) == 0])
+        return np.concatenate(found) if found else np.zeros(0, dtype=int)
+
+    @cached_property
+    def spreads(self) -> bool:
+        """Whether G is, or may become, other than the identity."""
+        n, shape = self.n_states, self.shapes[G]
+        return G in self.moved_parts or shape != (1, n, n) or not np.array_equal(self.base[-n * n :], np.eye(n).ravel())
+
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether neither F nor H moves while part of the state is infinite."""
+        return not (self.moved_parts & {F, H} and self.diffuse_cov.any())
+
     def slice(self, part: int) -> slice:
         """Return where a part stands."""
-        start = sum(math.prod(shape) for shape in self.shapes[:part])
-        return slice(start, start + math.prod(self.shapes[part]))
+        return slice(*self.starts[part : part + 2])
 
-    @property
-    def starts(self) -> list[int]:
-        """Where each part begins."""
-        sizes = [math.prod(shape) for shape in self.shapes[:-1]]
-        return list(itertools.accumulate(sizes, initial=0))
+    def parts(self, numbers: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return the parts of a row of numbers, views of it."""
+        return [numbers[self.slice(part)].reshape(shape) for part, shape in enumerate(self.shapes)]
 
     def at(self, move: Array) -> Array:
         """Return the numbers where the parameters have moved."""
@@ -77,55 +119,20 @@ class FreeNumbers(NamedTuple):
         np.add.at(numbers, self.where, self.weight * move[self.first] * factors)
         return numbers
 
-    def spreads_noise(self) -> bool:
-        """Return whether G is, or may become, other than the identity."""
-        n, shape = self.n_states, self.shapes[G]
-        return self.moves(G) or shape != (1, n, n) or not np.array_equal(self.base[-n * n :], np.eye(n).ravel())
-
-    def parts(self, numbers: Array) -> list[Array]:
-        """Return the parts of a row of numbers, views of it."""
-        return [numbers[self.slice(part)].reshape(shape) for part, shape in enumerate(self.shapes)]
-
-    @property
-    def touched(self) -> Integers:
-        """Numbers that move."""
-        return np.unique(self.where)
-
-    def moves(self, part: int) -> bool:
-        """Return whether any number of a part moves."""
-        where = self.slice(part)
-        return bool(((self.where >= where.start) & (self.where < where.stop)).any())
-
-    def _moving(self) -> NDArray[np.bool_]:
-        moving = np.zeros(len(self.base), dtype=bool)
-        moving[self.where] = True
-        return moving
-
-    @property
-    def variances(self) -> Integers:
-        """Numbers that move and stand on the diagonal of a covariance."""
-        moving = self._moving()
-        found = []
-        for part in (Q, R, P):
-            own = self.slice(part)
-            size = self.shapes[part][-1]
-            found.append(
-                own.start + np.flatnonzero(moving[own] & np.tile(np.eye(size).ravel() > 0, _count(self, part)))
-            )
-        return np.concatenate(found)
-
     def mask(self, part: int) -> NDArray[np.bool_]:
         """Return which elements of a part's matrix are, or may become, other than zero at any step."""
         own = self.slice(part)
         shape = self.shapes[part][-2:]
-        return np.asarray(((self.base[own] != 0) | self._moving()[own]).reshape(-1, *shape).any(axis=0))
+        return np.asarray(((self.base[own] != 0) | self.moving[own]).reshape(-1, *shape).any(axis=0))
 
-    def wanted(self) -> NDArray[np.bool_]:
+    def wanted(self) -> Integers:
         """Return which elements of F move at any step, row by row."""
-        return np.asarray(self._moving()[self.slice(F)].reshape(-1, self.n_states**2).any(axis=0))
+        return np.unique(np.flatnonzero(self.moving[self.slice(F)]) % self.n_states**2)
 
     def is_diagonal(self, part: int) -> bool:
         """Return whether a part's matrices are diagonal wherever the parameters move."""
+        if self.shapes[part][-1] == 1:
+            return True
         mask = self.mask(part)
         return int(mask.sum()) == int(np.diagonal(mask).sum())
 
@@ -139,5 +146,10 @@ def matrix_step(shape: tuple[int, ...], part: int, n_steps: int) -> int:
     return math.prod(shape[1:])
 
 
-def _count(numbers: FreeNumbers, part: int) -> int:
-    return 1 if part == P else numbers.shapes[part][0]
+def rank_of(diffuse_cov: Array) -> int:
+    """Return the number of infinite directions."""
+    diagonal = np.diagonal(diffuse_cov)
+    n_diagonal = np.count_nonzero(diagonal)
+    if n_diagonal == np.count_nonzero(diffuse_cov):
+        return int(n_diagonal)
+    return int(np.linalg.matrix_rank(diffuse_cov, hermitian=True))

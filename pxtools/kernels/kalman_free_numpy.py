@@ -6,7 +6,6 @@ The formulas stand in `kalman_free.h`.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pxtools.kernels import kalman_free_layout as layout
 from pxtools.kernels.kalman_free_layout import BELOW_ZERO, FreeNumbers
@@ -25,6 +24,12 @@ class Likelihood:
     ----------
     y : (n_series, n_steps, n_obs)
     numbers : FreeNumbers
+
+    Attributes
+    ----------
+    is_exact : bool
+        Whether gradients are exact to round-off: F or H that move while part of the state is infinite are followed by
+        differences in those steps.
     """
 
     def __init__(self, y: Array, numbers: FreeNumbers) -> None:
@@ -32,7 +37,7 @@ class Likelihood:
             raise ValueError("y must be (n_series, n_steps, n_obs) and not empty")
         for part, shape in enumerate(numbers.shapes):
             layout.matrix_step(shape, part, y.shape[1])
-        self.y, self.numbers = y, numbers
+        self.y, self.numbers, self.is_exact = y, numbers, numbers.is_exact
 
     def at(self, moves: Array, gradients: bool = True) -> tuple[Array, Array, Counts]:
         """Return log-likelihoods and gradients where the parameters have moved.
@@ -92,7 +97,7 @@ class Likelihood:
         block = np.ix_(rows, rows)
         x, P, settles = settled(parts[layout.F][0][block], parts[layout.C][0][rows], noise[0][block])
         parts[layout.X][rows], parts[layout.P][block] = x, (P + P.T) / 2
-        return bool(settles)
+        return settles
 
     def _gradient(self, move: Array, system: list[Array], parts: list[Array], filtered: Filtered) -> Array:
         own = self.numbers
@@ -119,7 +124,7 @@ class Likelihood:
             slopes[layout.Q] += by_noise
         gradient = self._pulled_back(move, by_number)
         n_diffuse = filtered.diffuse_cov.shape[1]
-        if n_diffuse and (own.moves(layout.F) or own.moves(layout.H)):
+        if n_diffuse and own.moved_parts & {layout.F, layout.H}:
             turns = [own.parts(self._slope(move, k))[:2] for k in range(own.n_params)]
             slopes_FH = tuple(np.stack([turn[which] for turn in turns]) for which in (0, 1))
             gradient += through_start(univariate_filter, self.y, system, slopes_FH, n_diffuse, found)
@@ -147,17 +152,17 @@ class Likelihood:
         return np.array([self._slope(move, k) @ by_number for k in range(self.numbers.n_params)])
 
 
-def settled(A: Array, x: Array, P: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Return `x = A x + x0` and `P = A P A' + P0` of matrices or stacks of them, and whether there is a solution.
+def settled(A: Array, x: Array, P: Array) -> tuple[Array, Array, bool]:
+    """Return the solutions of `s = A s + x` and `S = A S A' + P`, and whether there are any.
 
     The sums of `A^i x` and `A^i P A'^i` are doubled in length by each step (Smith, 1968, Matrix equation XA + BX = C).
     """
+    size = 0.0
     with np.errstate(all="ignore"):
         for _ in range(MAX_DOUBLINGS):
-            P = P + A @ P @ A.swapaxes(-1, -2)
-            x = x + (A @ x[..., None])[..., 0]
+            P, x = P + A @ P @ A.T, x + A @ x
             A = A @ A
-            size = np.abs(A).max(axis=(-2, -1), initial=0.0)
-            if not (size > VANISHED).any() or (size > 1 / VANISHED).any():
+            size = float(np.abs(A).max(initial=0.0))
+            if not size > VANISHED or size > 1 / VANISHED:
                 break
-    return x, P, (size <= VANISHED) & np.isfinite(P).all(axis=(-2, -1))
+    return x, P, bool(size <= VANISHED and np.isfinite(P).all())

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pxtools.kalman import FreeModel, StateSpaceModel, filter_series, free
+from pxtools.kalman import FreeModel, StateSpaceModel, arima, filter_series, free
+from pxtools.kalman.fitting.differences import differenced
 from pxtools.kalman.fitting.ml import start_of
 from pxtools.kernels import kalman_free, kalman_free_numpy
 from tests.kalman.test_kernels import compiled
@@ -96,3 +97,75 @@ def test_shapes_that_do_not_fit_are_refused(kernel):
         kernel.Likelihood(np.zeros((1, 9, 2)), numbers)
     with pytest.raises(ValueError, match="one entry for each step"):
         kernel.Likelihood(np.zeros((1, 9, 1)), problem_of("regression", 5)[0].template.numbers)
+
+
+@compiled
+@pytest.mark.parametrize("radius", [0.5, 0.999, 1.5])
+def test_compiled_sum_over_powers_equals_its_twin(radius):
+    rng = np.random.default_rng(3)
+    A = rng.normal(size=(5, 5))
+    A *= radius / np.abs(np.linalg.eigvals(A)).max()
+    got, wanted = (kernel.settled(A, np.ones(5), np.eye(5)) for kernel in (kalman_free, kalman_free_numpy))
+    assert got[2] == wanted[2] == (radius < 1)
+    if radius < 1:
+        np.testing.assert_allclose(got[0], np.linalg.solve(np.eye(5) - A, np.ones(5)), rtol=1e-9)
+        np.testing.assert_allclose(got[1], A @ got[1] @ A.T + np.eye(5), rtol=1e-9)
+        np.testing.assert_allclose(got[1], wanted[1], rtol=1e-11)
+
+
+def arima_problem(y, **options):
+    def build(a, b, var):
+        return arima([a], [b], var, **options)
+
+    return start_of(FreeModel(build, {"a": free(0.3), "b": free(0.2), "var": VARIANCE}), y)
+
+
+DIFFERENCES = [{"d": 1}, {"d": 2}, {"period": 4, "seasonal_d": 1}, {"d": 1, "period": 4, "seasonal_d": 1}]
+
+
+@pytest.mark.parametrize("options", DIFFERENCES)
+def test_differencing_ahead_of_a_fit_leaves_the_likelihood_as_it_is(options):
+    y = np.cumsum(np.random.default_rng(2).normal(size=(2, 60, 1)), axis=1)
+    problem, place = arima_problem(y, **options)
+    ready = problem.ready()
+    few = differenced(y, problem.template.numbers)
+    assert few.numbers.n_states == 2
+    assert few.values.shape[1] == 60 - options.get("d", 0) - 4 * options.get("seasonal_d", 0)
+    whole, small = problem.look(place), ready.look(place)
+    built = filter_series(problem.model.at(problem.named(place)), y).log_likelihood.sum()
+    assert whole.total == pytest.approx(built, rel=1e-11)
+    assert small.total == pytest.approx(built, rel=1e-11)
+    np.testing.assert_allclose(small.gradient(), whole.gradient(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("what", ["missing", "noisy", "no past", "short"])
+def test_what_cannot_be_differenced_is_left_as_it_is(what):
+    y = np.cumsum(np.random.default_rng(2).normal(size=(1, 60, 1)), axis=1)
+    if what == "missing":
+        y[0, 30] = np.nan
+    if what == "noisy":
+
+        def build(a, b, var):
+            return arima([a], [b], var, d=1).replace(observation_cov=[[1.0]])
+
+        problem, _ = start_of(FreeModel(build, {"a": free(0.3), "b": free(0.2), "var": VARIANCE}), y)
+    else:
+        problem, _ = arima_problem(y[:, : 1 if what == "short" else 60], d=0 if what == "no past" else 1)
+    few = differenced(problem.values, problem.template.numbers)
+    assert few.numbers is problem.template.numbers
+    assert few.values is problem.values
+    assert few.constant == 0
+
+
+def test_the_last_coefficient_of_the_past_counts():
+    """A past that is not simply differenced: y[t] = 0.5 y[t - 1] + u[t], with a diffuse y[0]."""
+    y = np.cumsum(np.random.default_rng(2).normal(size=(1, 30, 1)), axis=1)
+
+    def build(b, var):
+        F, kinds = [[0.5, 1.0], [0, b]], ["diffuse", "stationary"]
+        return StateSpaceModel(F, F[:1], [[var]], [[0]], initial=kinds, selection_matrix=[[0], [1]])
+
+    problem, place = start_of(FreeModel(build, {"b": free(0.3), "var": VARIANCE}), y)
+    ready = problem.ready()
+    assert ready.constant == pytest.approx(-np.log(2 * np.pi) / 2 - np.log(0.5))
+    assert ready.look(place).total == pytest.approx(problem.look(place).total, rel=1e-12)

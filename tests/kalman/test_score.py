@@ -17,7 +17,8 @@ from pxtools.kalman import (
     regression,
     seasonal,
 )
-from pxtools.kalman.fitting.ml import Problem, start_of
+from pxtools.kalman.fitting.ml import start_of
+from pxtools.kalman.fitting.problem import Problem
 from pxtools.kalman.system import system_of
 from pxtools.kernels import kalman, kalman_numpy, kalman_score_numpy
 from tests.kalman.models import random_model

@@ -20,7 +20,7 @@ GAIN, SLOPE = 1e-4, 0.9
 ROUND_OFF, PATIENCE = 1e-13, 3
 
 #: the least curvature that is believed, and the longest step along an axis of the curvature
-LEAST_BEND, LONGEST = 1e-3, 1.0
+LEAST_BEND, LONGEST = 1e-3, 0.5
 
 #: halvings or doublings of a step before the search along a line is given up
 MAX_TRIALS = 40

@@ -15,7 +15,8 @@ from pxtools.errors import PxUsageError, nearest
 from pxtools.kalman.checks import Array
 from pxtools.kalman.fitting.em import DEFAULT, MATRICES
 from pxtools.kalman.fitting.fit import METHODS, Fit
-from pxtools.kalman.fitting.ml import STEP, _shift, _unit
+from pxtools.kalman.fitting.ml import _shift, _unit
+from pxtools.kalman.fitting.problem import STEP
 from pxtools.kalman.fitting.sums import Summed
 from pxtools.kalman.fitting.until import Until
 from pxtools.kalman.model import StateSpaceModel

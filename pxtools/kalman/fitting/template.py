@@ -100,10 +100,9 @@ class Template(NamedTuple):
     def _from(cls, base: Array, first: Built, model: StateSpaceModel, terms: Terms) -> Template:
         stationary = np.array([k for k, kind in enumerate(first.initial) if kind == "stationary"], dtype=int)
         diffuse = model.initial_state.diffuse_cov
-        numbers = FreeNumbers(first.row, first.shapes, diffuse, True, stationary, *terms, n_params=len(base))
-        spreads = numbers.spreads_noise()
-        correlated = tuple(part for part in (Q, R, P) if numbers.moves(part) and not numbers.is_diagonal(part))
-        return cls(base, numbers._replace(spreads=spreads), first.initial, correlated)
+        numbers = FreeNumbers(first.row, first.shapes, diffuse, stationary, *terms, n_params=len(base))
+        correlated = tuple(part for part in numbers.moved_parts & {Q, R, P} if not numbers.is_diagonal(part))
+        return cls(base, numbers, first.initial, correlated)
 
     def are_models(self, moves: Array) -> NDArray[np.bool_]:
         """Tell at which moves (n_points, n_params) the correlated covariances are definite."""
@@ -120,7 +119,7 @@ class Template(NamedTuple):
         return built[1:] == (self.numbers.shapes, self.initial) and self._has(place - self.base, built.row)
 
     def _has(self, move: Array, row: Array) -> bool:
-        gaps, starts = np.abs(self.numbers.at(move) - row), self.numbers.starts
+        gaps, starts = np.abs(self.numbers.at(move) - row), self.numbers.starts[:-1]
         return bool((np.maximum.reduceat(gaps, starts) <= ALIKE * np.maximum.reduceat(np.abs(row), starts)).all())
 
 
