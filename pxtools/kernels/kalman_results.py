@@ -21,6 +21,12 @@ NO_VARIANCE = 8 * np.finfo(float).eps
 #: a factor's pivot below this fraction of its row is zero
 NO_PIVOT = 8 * np.finfo(float).eps
 
+#: a row of factors below this fraction of what it was computed from is round-off
+NO_TRACE = 16 * np.finfo(float).eps
+
+#: the same of an infinite direction, of which a row is a factor too
+NOT_WIDE = 1e-11
+
 #: below this fraction, more than ten digits were cancelled: the square-root form is called for
 CANCELLED = 1e-10
 
@@ -90,7 +96,9 @@ class Smoothed(NamedTuple):
     mean, r: (n_series, n_steps, n_states); cov, N: (n_series, n_steps, n_states, n_states); r and N at step t hold
     what the observations from t on say about the state predicted for t. Kernels leave the moments of steps whose
     filtered state is partly infinite to their caller, who notes in `by_regression` (n_series, n_steps) which steps
-    were smoothed by regression on the next state.
+    were smoothed by regression on the next state. In the place of r and N, the square-root form has
+    `Cov(x[t + 1], x[t])`, lag_one (n_series, n_steps - 1, n_states, n_states), and mean and covariance of the standard
+    normal numbers that make a transition's noise, shock (n_series, n_steps - 1, n_states) and shock_cov.
     """
 
     mean: Array
@@ -98,6 +106,9 @@ class Smoothed(NamedTuple):
     r: Array
     N: Array
     by_regression: NDArray[np.bool_] | None = None
+    lag_one: Array | None = None
+    shock: Array | None = None
+    shock_cov: Array | None = None
 
 
 class Score(NamedTuple):
