@@ -17,10 +17,7 @@ from numpy.typing import NDArray
 from pxtools.kalman.checks import Array
 from pxtools.kalman.factors import factors
 from pxtools.kalman.system import System
-from pxtools.kernels.kalman_results import Filtered, Smoothed, repeated
-
-#: a smoothed variance below this fraction of the filtered one has lost digits to the difference
-LOST = 1e-4
+from pxtools.kernels.kalman_results import LOST, Filtered, Smoothed, repeated
 
 #: singular values below this fraction of the largest are zero
 NO_DIRECTION = 1e-13
@@ -81,6 +78,8 @@ def refined(system: System, filtered: Filtered, smoothed: Smoothed) -> Smoothed:
     fraction of the filtered one.
     """
     n_steps, n_diffuse = smoothed.mean.shape[1], filtered.diffuse_filtered_cov.shape[1]
+    if not smoothed.n_lost and not n_diffuse:
+        return smoothed
     variance, before = (np.einsum("...ii->...i", part) for part in (smoothed.cov, filtered.filtered_cov))
     lost = variance < LOST * repeated(before, n_steps)
     needed = np.zeros(lost.shape[:2], dtype=bool)

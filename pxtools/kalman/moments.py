@@ -119,10 +119,9 @@ def lag_one(result: FilterResult) -> Array:
     F = _part(result, "F")
     after = (F[:-1] if len(F) > 1 else F) @ f.filtered_cov[:, :-1]
     lag = after - f.predicted_cov[:, 1:-1] @ (smooth.N[:, 1:] @ after)
-    assert smooth.by_regression is not None
-    system = system_of(result.model, *result.observed.values.shape[:2])
-    series, when = np.nonzero(smooth.by_regression)
-    if len(series):
+    if smooth.by_regression is not None and smooth.by_regression.any():
+        series, when = np.nonzero(smooth.by_regression)
+        system = system_of(result.model, *result.observed.values.shape[:2])
         gains, _ = gains_at(system, f, series, when)
         lag[series, when] = smooth.cov[series, when + 1] @ gains.swapaxes(-1, -2)
     return lag

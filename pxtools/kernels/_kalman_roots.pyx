@@ -226,7 +226,7 @@ def square_root_smoother(y, F, H, half_Q, half_R, c, d, x, S, B, bint more=True)
     if not is_kept:
         raise MemoryError("the square-root smoother keeps every step of a series: there is no room for them")
     none = np.zeros((n_series, 0, n, n))
-    return Smoothed(means, covs, none[:, :, 0].copy(), none, None, lags, shocks, shock_covs)
+    return Smoothed(means, covs, none[:, :, 0].copy(), none, 0, None, lags, shocks, shock_covs)
 
 
 cdef struct Precise:

@@ -148,7 +148,7 @@ def square_root_smoother(
             centre, root = _back(rows[t], centre, root)
             root = _lower(root)
     none = np.zeros((n_series, 0, n, n))
-    return Smoothed(mean, cov, none[:, :, 0].copy(), none, None, lag, shock, shock_cov)
+    return Smoothed(mean, cov, none[:, :, 0].copy(), none, 0, None, lag, shock, shock_cov)
 
 
 def _moves(
