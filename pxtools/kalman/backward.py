@@ -17,10 +17,7 @@ from numpy.typing import NDArray
 from pxtools.kalman.checks import Array
 from pxtools.kalman.factors import factors
 from pxtools.kalman.system import System
-from pxtools.kernels.kalman_results import Filtered, Smoothed, repeated
-
-#: a smoothed variance below this fraction of the filtered one has lost digits to the difference
-LOST = 1e-4
+from pxtools.kernels.kalman_results import LOST, Filtered, Smoothed, repeated
 
 #: singular values below this fraction of the largest are zero
 NO_DIRECTION = 1e-13
@@ -74,20 +71,21 @@ def diffuse_gain(F: Array, S: Array, half_Q: Array, B: Array) -> tuple[Array, Ar
     return A + J @ free.T, rest
 
 
-def refined(system: System, filtered: Filtered, smoothed: Smoothed, every: bool = False) -> Smoothed:
+def refined(system: System, filtered: Filtered, smoothed: Smoothed) -> Smoothed:
     """Return the smoothed moments with the steps that need it taken by regression on the next state.
 
     These are the steps whose filtered state is still partly infinite and those whose smoothed variance is a small
-    fraction of the filtered one; with `every`, all but the last and those with states that are known exactly.
+    fraction of the filtered one.
     """
     n_steps, n_diffuse = smoothed.mean.shape[1], filtered.diffuse_filtered_cov.shape[1]
+    if not smoothed.n_lost and not n_diffuse:
+        return smoothed
     variance, before = (np.einsum("...ii->...i", part) for part in (smoothed.cov, filtered.filtered_cov))
     lost = variance < LOST * repeated(before, n_steps)
     needed = np.zeros(lost.shape[:2], dtype=bool)
-    if every or lost.any():
-        known = known_states(system, filtered)
+    if lost.any():
         # of states that are known exactly all variances are round-off, and so is what a regression makes of them
-        needed = (lost & ~known).any(axis=2) | (every & ~known.any(axis=2))
+        needed = (lost & ~known_states(system, filtered)).any(axis=2)
     needed[:, :n_diffuse] |= filtered.diffuse_filtered_cov.any(axis=(2, 3))
     needed[:, n_steps - 1] = False
     if not needed.any():
@@ -97,7 +95,7 @@ def refined(system: System, filtered: Filtered, smoothed: Smoothed, every: bool 
     for block in np.array_split(times, -(-len(times) * len(mean) * mean.shape[2] ** 2 // BLOCK))[::-1]:
         steps = [(np.flatnonzero(needed[:, t]), int(t)) for t in block]
         series, when = np.concatenate([which for which, _ in steps]), np.repeat(block, [len(w) for w, _ in steps])
-        gains, rests = gains_at(system, filtered, series, when, every)
+        gains, rests = gains_at(system, filtered, series, when)
         rests = rests @ rests.swapaxes(-1, -2)
         end = len(series)
         for which, t in reversed(steps):
@@ -130,16 +128,13 @@ def known_states(system: System, filtered: Filtered) -> NDArray[np.bool_]:
 
 
 def gains_at(
-    system: System, filtered: Filtered, series: NDArray[np.intp], when: NDArray[np.intp], is_sqrt: bool = False
+    system: System, filtered: Filtered, series: NDArray[np.intp], when: NDArray[np.intp]
 ) -> tuple[Array, Array]:
-    """Return J and the rest, each (k, n, any), of k pairs of a series and a step.
-
-    `is_sqrt`: variances come from factors and may be trusted, however small, after the diffuse steps.
-    """
+    """Return J and the rest, each (k, n, any), of k pairs of a series and a step."""
     n_kept, n_diffuse = filtered.filtered_cov.shape[1], filtered.diffuse_filtered_cov.shape[1]
     cov = filtered.filtered_cov[series, np.minimum(when, n_kept - 1)]
     # round-off of a variance, divided by round-off, would be a gain of any size
-    here = ~known_states(system, filtered)[series, when] | ((when >= n_diffuse) & is_sqrt)[:, None]
+    here = ~known_states(system, filtered)[series, when]
     S = factors(cov * here[:, :, None] * here[:, None, :])
     F = system.F[when] if len(system.F) > 1 else system.F
     half_Q = factors(system.Q)
@@ -161,14 +156,3 @@ def gain_at(system: System, filtered: Filtered, s: int, t: int) -> tuple[Array, 
     """Return J and the rest at step t of series s."""
     gains, rests = gains_at(system, filtered, np.array([s]), np.array([t]))
     return gains[0], rests[0]
-
-
-def with_estimators(filtered: Filtered, smoothed: Smoothed) -> Smoothed:
-    """Return r and N that follow from the smoothed moments, for steps whose predicted state is not infinite."""
-    first = filtered.diffuse_cov.shape[1]
-    P = filtered.complete().predicted_cov[:, first:-1]
-    inverse = np.linalg.pinv(P, hermitian=True)
-    r, N = smoothed.r.copy(), smoothed.N.copy()
-    r[:, first:] = (inverse @ (smoothed.mean - filtered.predicted_mean[:, :-1])[:, first:, :, None])[..., 0]
-    N[:, first:] = inverse @ (P - smoothed.cov[:, first:]) @ inverse
-    return smoothed._replace(r=r, N=(N + N.swapaxes(-1, -2)) / 2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pxtools.errors import PxUsageError, nearest
-from pxtools.kalman.backward import refined, with_estimators
-from pxtools.kalman.forms import FORMS
+from pxtools.kalman.backward import refined
+from pxtools.kalman.forms import FORMS, square_root
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.observations import Observed, read_observations
 from pxtools.kalman.results import FilterResult
@@ -141,6 +141,7 @@ def smooth_filtered(
     """Run the smoother that belongs to a form over its filtered moments; r and N only with `estimators`."""
     y = observed.values
     system = system_of(model, *y.shape[:2])
+    if form == "sqrt":
+        return square_root.smooth(system, y, estimators)
     smoothed = kalman.univariate_smoother(y, system.F, system.H, system.R, system.d, filtered, estimators)
-    smoothed = refined(system, filtered, smoothed, every=form == "sqrt")
-    return with_estimators(filtered, smoothed) if estimators and form == "sqrt" else smoothed
+    return refined(system, filtered, smoothed)

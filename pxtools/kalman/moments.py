@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from pxtools.kalman.backward import gains_at
 from pxtools.kalman.checks import Array
+from pxtools.kalman.factors import factors
 from pxtools.kalman.system import system_of
-from pxtools.kernels.kalman_results import NO_VARIANCE
+from pxtools.kernels.kalman_results import NO_VARIANCE, Smoothed
 
 if TYPE_CHECKING:
     from pxtools.kalman.results import FilterResult
@@ -113,14 +114,15 @@ def standardized(result: FilterResult) -> Array:
 def lag_one(result: FilterResult) -> Array:
     """`Cov(x[t + 1], x[t] | y) = (I - P[t + 1] N[t]) F P[t | t]`; `V[t + 1] J'` where a step was a regression."""
     f, smooth = result.complete, result.estimated
+    if smooth.lag_one is not None:
+        return smooth.lag_one
     F = _part(result, "F")
     after = (F[:-1] if len(F) > 1 else F) @ f.filtered_cov[:, :-1]
     lag = after - f.predicted_cov[:, 1:-1] @ (smooth.N[:, 1:] @ after)
-    assert smooth.by_regression is not None
-    system = system_of(result.model, *result.observed.values.shape[:2])
-    series, when = np.nonzero(smooth.by_regression)
-    if len(series):
-        gains, _ = gains_at(system, f, series, when, result.form == "sqrt")
+    if smooth.by_regression is not None and smooth.by_regression.any():
+        series, when = np.nonzero(smooth.by_regression)
+        system = system_of(result.model, *result.observed.values.shape[:2])
+        gains, _ = gains_at(system, f, series, when)
         lag[series, when] = smooth.cov[series, when + 1] @ gains.swapaxes(-1, -2)
     return lag
 
@@ -129,10 +131,28 @@ def process_disturbance(result: FilterResult) -> tuple[Array, Array]:
     """`Q G' r[t]` and `Q - Q G' N[t] G Q`, with r and N of the next step's state."""
     smooth = result.estimated
     GQ = _part(result, "G") @ _part(result, "Q")
+    if smooth.shock is not None:
+        return _from_shocks(result, smooth)
     r, N = np.zeros_like(smooth.r), np.zeros_like(smooth.N)
     r[:, :-1], N[:, :-1] = smooth.r[:, 1:], smooth.N[:, 1:]
     cov = _part(result, "Q") - GQ.swapaxes(-1, -2) @ N @ GQ
     return _times(GQ.swapaxes(-1, -2), r), (cov + cov.swapaxes(-1, -2)) / 2
+
+
+def _from_shocks(result: FilterResult, smooth: Smoothed) -> tuple[Array, Array]:
+    """`w = A shock + rest`: the shock u is standard normal, and `half_Q u` is what w adds to the state."""
+    assert smooth.shock is not None
+    assert smooth.shock_cov is not None
+    Q, (n_series, n_steps, _) = _part(result, "Q"), result.observed.values.shape
+    noise = system_of(result.model, n_series, n_steps).Q
+    A = (_part(result, "G") @ Q).swapaxes(-1, -2) @ np.linalg.pinv(factors(noise)).swapaxes(-1, -2)
+    mean, cov = np.zeros((n_series, n_steps, Q.shape[1])), np.empty((n_series, n_steps, *Q.shape[1:]))
+    cov[:] = Q
+    before = A[:-1] if len(A) > 1 else A
+    mean[:, :-1] = _times(before, smooth.shock)
+    known = np.eye(A.shape[2]) - smooth.shock_cov
+    cov[:, :-1] -= before @ known @ before.swapaxes(-1, -2)
+    return mean, (cov + cov.swapaxes(-1, -2)) / 2
 
 
 def observation_disturbance(result: FilterResult) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from pxtools.kernels._arrays cimport doubles, fresh, room, zeros
 
-from pxtools.kernels.kalman_results import Filtered, Score as Derivatives, Smoothed
+from pxtools.kernels.kalman_results import LOST as _LOST, Filtered, Score as Derivatives, Smoothed
 
 cnp.import_array()
 
@@ -41,6 +41,9 @@ cdef long filter_room(Py_ssize_t n, Py_ssize_t m) noexcept nogil:
 
 cdef long score_room(Py_ssize_t n, Py_ssize_t m) noexcept nogil:
     return score_doubles(n, m)
+
+
+cdef double LOST = _LOST
 
 
 cdef bint _is_diagonal(const double *matrices, Py_ssize_t count, Py_ssize_t size) noexcept nogil:
@@ -285,8 +288,11 @@ def univariate_smoother(y, F, H, R, d, filtered, bint estimators=True):
     cdef double *work = fresh(memory)
     cdef SmootherOut out
     # its own length for each series: the others must not change its bits
-    lengths = filtered.diffuse_cov.any(axis=(2, 3)).sum(axis=1, dtype=np.int_)
+    lengths = zeros(cnp.NPY_LONG, 1, n_series)
+    if n_diffuse:
+        lengths = filtered.diffuse_cov.any(axis=(2, 3)).sum(axis=1, dtype=np.int_)
     cdef long *length = <long *> cnp.PyArray_DATA(lengths)
+    cdef long n_lost = 0
     out.n_kept, out.r, out.N = n_kept, NULL, NULL
     with nogil:
         for s in range(n_series):
@@ -298,7 +304,19 @@ def univariate_smoother(y, F, H, R, d, filtered, bint estimators=True):
             if estimators:
                 out.r, out.N = r + s * n_steps * n, N + s * n_steps * nn
             smoother_series(&holder.model, y_ + s * n_steps * m, &out, work)
-    return Smoothed(means, covs, rs, Ns)
+            n_lost += _lost(n, n_steps, n_kept, out.cov, out.filtered_cov)
+    return Smoothed(means, covs, rs, Ns, n_lost)
+
+
+cdef long _lost(Py_ssize_t n, Py_ssize_t n_steps, Py_ssize_t n_kept, const double *cov,
+                const double *before) noexcept nogil:
+    """Count the variances that are a small fraction of the filtered ones."""
+    cdef Py_ssize_t t, j
+    cdef long count = 0
+    for t in range(n_steps):
+        for j in range(n):
+            count += cov[t * n * n + j * n + j] < LOST * before[min(t, n_kept - 1) * n * n + j * n + j]
+    return count
 
 
 cdef double *_sums(list sums, int which, long wanted, long n_steps, Py_ssize_t rows, Py_ssize_t columns, long *step):

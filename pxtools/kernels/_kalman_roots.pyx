@@ -1,30 +1,68 @@
-"""Compiled square-root and information filters: see `kalman_rows_numpy` for the twins, `kalman_roots.h` for the loops."""
+"""Compiled square-root filter and smoother, and information filter.
+
+The twins are in `kalman_roots_numpy` and `kalman_rows_numpy`, the loops in `kalman_moves.h` and `kalman_roots.h`.
+"""
 
 import numpy as np
 
 cimport numpy as cnp
-from libc.math cimport fabs, isnan, log, sqrt
+from libc.math cimport isnan
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from pxtools.kernels._arrays cimport doubles, fresh, room
+from pxtools.kernels._arrays cimport doubles, fresh, room, zeros
 
-from pxtools.kernels.kalman_results import NO_PIVOT as _NO_PIVOT, without_diffuse
+from pxtools.kernels import kalman_results
+from pxtools.kernels.kalman_results import Filtered, Smoothed, without_diffuse
 
 cnp.import_array()
 
-cdef double NO_PIVOT = _NO_PIVOT
+cdef double NO_PIVOT = kalman_results.NO_PIVOT, NO_TRACE = kalman_results.NO_TRACE, NOT_WIDE = kalman_results.NOT_WIDE
 cdef double LOG_2PI = 1.8378770664093454836
 
 
-cdef extern from "kalman_roots.h" nogil:
+cdef extern from "kalman_moves.h" nogil:
+    ctypedef struct Part:
+        const double *first
+        Py_ssize_t step
+    ctypedef struct Limits:
+        double no_pivot, no_trace, not_wide
+    ctypedef struct Place:
+        Py_ssize_t b
+    ctypedef struct Roots:
+        Py_ssize_t n, m, n_steps
+        Part F, H, half_Q, half_R, c, d
+    ctypedef struct RootsOut:
+        double *predicted_mean
+        double *predicted_cov
+        double *filtered_mean
+        double *filtered_cov
+        double *log_lik
+        double *wide
+        double *wide_after
+        double *last
+        unsigned char *used
+        Py_ssize_t n_diffuse
+    ctypedef struct Step:
+        double *before_S
+    ctypedef struct SmoothedOut:
+        double *mean
+        double *cov
+        double *lag
+        double *shock
+        double *shock_cov
+    Py_ssize_t place_doubles "PLACE_DOUBLES"(Py_ssize_t n, Py_ssize_t m)
+    Py_ssize_t smooth_doubles "SMOOTH_DOUBLES"(Py_ssize_t n, Py_ssize_t m)
+    void lay_place(Py_ssize_t n, Py_ssize_t m, double *memory, Py_ssize_t *order, Place *p)
+    void start_at(Place *p, const double *x, const double *S, const double *B)
+    void roots_filter(const Roots *r, const Limits *limits, const double *y, Place *p, RootsOut *out)
+    int keep_step(const Roots *r, const Limits *limits, Py_ssize_t t, const double *y, Place *p, unsigned char *used,
+                  Step *step)
+    void smooth_backwards(const Roots *r, const Step *steps, double *memory, SmoothedOut *out)
     double dot(Py_ssize_t n, const double *a, const double *b)
-    void lower_triangle(Py_ssize_t rows, Py_ssize_t columns, double *A)
-    void square(Py_ssize_t n, Py_ssize_t columns, const double *S, double *out)
     int cholesky(Py_ssize_t n, double *A)
     void solve_lower(Py_ssize_t n, Py_ssize_t columns, const double *L, double *B)
     void add_gram(Py_ssize_t n, Py_ssize_t columns, const double *B, double *out)
-    void times(Py_ssize_t rows, Py_ssize_t n, Py_ssize_t columns, const double *A, const double *B,
-               Py_ssize_t B_stride, double *W, Py_ssize_t stride)
     void carry(Py_ssize_t n, const double *F, const double *Q, double *P, double *W1, double *W2)
     double log_diagonal(Py_ssize_t n, const double *L)
 
@@ -34,11 +72,6 @@ cdef struct Sizes:
     Py_ssize_t n_steps
     Py_ssize_t n
     Py_ssize_t m
-
-
-cdef struct Part:
-    const double *first
-    Py_ssize_t step
 
 
 cdef inline const double *_now(Part part, Py_ssize_t t) noexcept nogil:
@@ -80,85 +113,120 @@ cdef Py_ssize_t _present(Py_ssize_t m, const double *y, Py_ssize_t *where) noexc
     return k
 
 
-def square_root_filter(y, F, H, half_Q, half_R, c, d, x, S):
-    """Filter every series with factors instead of covariances: see `kalman_rows_numpy.square_root_filter`."""
-    cdef Sizes z = _sizes(y, F, x, S)
-    cdef Py_ssize_t n = z.n, m = z.m, nn = n * n, n_steps = z.n_steps, s, t, i, j, k
-    cdef Part F_, H_, Q_, R_, c_, d_
-    _part(&F_, F, n_steps, (n, n))
-    _part(&H_, H, n_steps, (m, n))
-    _part(&Q_, half_Q, n_steps, (n, n))
-    _part(&R_, half_R, n_steps, (m, m))
-    _part(&c_, c, n_steps, (n,))
-    _part(&d_, d, n_steps, (m,))
-    means, filtered_means = room(3, z.n_series, n_steps + 1, n), room(3, z.n_series, n_steps, n)
-    covs, filtered_covs = room(4, z.n_series, n_steps + 1, n, n), room(4, z.n_series, n_steps, n, n)
-    log_liks, memory = room(2, z.n_series, n_steps), room(1, nn + 2 * nn + (m + n) * (m + n) + 2 * m)
-    places = np.empty(m, dtype=np.intp)
-    cdef Py_ssize_t *where = <Py_ssize_t *> cnp.PyArray_DATA(places)
-    cdef const double *y_ = doubles(y, 3)
-    cdef const double *x_ = doubles(x, 2)
-    cdef const double *S_ = doubles(S, 3)
+cdef class _Roots:
+    """A system of factors, checked, and room to run it in."""
+
+    cdef Roots roots
+    cdef Limits limits
+    cdef Place place
+    cdef const double *y
+    cdef const double *x
+    cdef const double *S
+    cdef const double *B
+    cdef Py_ssize_t n_series
+    cdef object held
+
+    def __cinit__(self, y, F, H, half_Q, half_R, c, d, x, S, B):
+        cdef Sizes z = _sizes(y, F, x, S)
+        cdef Py_ssize_t n = z.n, m = z.m
+        _part(&self.roots.F, F, z.n_steps, (n, n))
+        _part(&self.roots.H, H, z.n_steps, (m, n))
+        _part(&self.roots.half_Q, half_Q, z.n_steps, (n, n))
+        _part(&self.roots.half_R, half_R, z.n_steps, (m, m))
+        _part(&self.roots.c, c, z.n_steps, (n,))
+        _part(&self.roots.d, d, z.n_steps, (m,))
+        if B.shape != S.shape:
+            raise ValueError("B needs one entry for each series")
+        self.roots.n, self.roots.m, self.roots.n_steps, self.n_series = n, m, z.n_steps, z.n_series
+        self.limits.no_pivot, self.limits.no_trace, self.limits.not_wide = NO_PIVOT, NO_TRACE, NOT_WIDE
+        self.y, self.x, self.S, self.B = doubles(y, 3), doubles(x, 2), doubles(S, 3), doubles(B, 3)
+        memory, order = room(1, place_doubles(n, m)), np.empty(m, dtype=np.intp)
+        lay_place(n, m, fresh(memory), <Py_ssize_t *> cnp.PyArray_DATA(order), &self.place)
+        self.held = (y, F, H, half_Q, half_R, c, d, x, S, B, memory, order)
+
+    cdef const double *start(self, Py_ssize_t s) noexcept nogil:
+        """Set the place to the start of a series and return its observations."""
+        cdef Py_ssize_t n = self.roots.n
+        start_at(&self.place, self.x + s * n, self.S + s * n * n, self.B + s * n * n)
+        return self.y + s * self.roots.n_steps * self.roots.m
+
+
+def square_root_filter(y, F, H, half_Q, half_R, c, d, x, S, B):
+    """Filter every series with factors instead of covariances: see `kalman_roots_numpy.square_root_filter`."""
+    cdef _Roots own = _Roots(y, F, H, half_Q, half_R, c, d, x, S, B)
+    cdef Py_ssize_t n = own.roots.n, m = own.roots.m, n_steps = own.roots.n_steps, nn = n * n, s, longest = 0
+    cdef Py_ssize_t n_series = own.n_series, n_wide = n_steps if B.any() else 0
+    means, filtered_means = room(3, n_series, n_steps + 1, n), room(3, n_series, n_steps, n)
+    covs, filtered_covs = room(4, n_series, n_steps + 1, n, n), room(4, n_series, n_steps, n, n)
+    log_liks, last = room(2, n_series, n_steps), room(3, n_series, n, n)
+    # pages that are never touched cost no memory
+    wide, wide_after = (zeros(cnp.NPY_DOUBLE, 4, n_series, n_wide, n, n) for _ in range(2))
+    used, unused = zeros(cnp.NPY_UINT8, 3, n_series, n_wide, m), zeros(cnp.NPY_UINT8, 1, n_steps * m)
     cdef double *pm = fresh(means)
     cdef double *pc = fresh(covs)
     cdef double *fm = fresh(filtered_means)
     cdef double *fc = fresh(filtered_covs)
     cdef double *ll = fresh(log_liks)
-    cdef double *half = fresh(memory)
-    cdef double *wide = half + nn
-    cdef double *array = wide + 2 * nn
-    cdef double *reach = array + (m + n) * (m + n)
-    cdef double *solved = reach + m
+    cdef double *wide_ = fresh(wide)
+    cdef double *after_ = fresh(wide_after)
+    cdef double *last_ = fresh(last)
+    cdef unsigned char *used_ = <unsigned char *> cnp.PyArray_DATA(used if n_wide else unused)
+    cdef RootsOut out
+    cdef const double *rows
     with nogil:
-        for s in range(z.n_series):
-            memcpy(pm, x_ + s * n, n * sizeof(double))
-            memcpy(half, S_ + s * nn, nn * sizeof(double))
-            square(n, n, half, pc)
-            for t in range(n_steps):
-                memcpy(fm, pm, n * sizeof(double))
-                ll[0] = 0.0
-                k = _present(m, y_, where)
-                if k:
-                    _by_qr(n, m, k, where, y_, _now(d_, t), _now(H_, t), _now(R_, t), fm, half, array, reach, solved, ll)
-                square(n, n, half, fc)
-                _predict_mean(n, _now(F_, t), _now(c_, t), fm, pm + n)
-                times(n, n, n, _now(F_, t), half, n, wide, 2 * n)
-                for i in range(n):
-                    memcpy(wide + i * 2 * n + n, _now(Q_, t) + i * n, n * sizeof(double))
-                lower_triangle(n, 2 * n, wide)
-                for i in range(n):
-                    memcpy(half + i * n, wide + i * 2 * n, n * sizeof(double))
-                pm, pc, fm, fc, ll, y_ = pm + n, pc + nn, fm + n, fc + nn, ll + 1, y_ + m
-                square(n, n, half, pc)
-            pm, pc = pm + n, pc + nn
-    return without_diffuse(means, covs, filtered_means, filtered_covs, log_liks, m)
+        for s in range(n_series):
+            out.predicted_mean, out.predicted_cov = pm + s * (n_steps + 1) * n, pc + s * (n_steps + 1) * nn
+            out.filtered_mean, out.filtered_cov = fm + s * n_steps * n, fc + s * n_steps * nn
+            out.log_lik, out.last, out.used = ll + s * n_steps, last_ + s * nn, used_ + s * n_wide * m
+            out.wide, out.wide_after = wide_ + s * n_wide * nn, after_ + s * n_wide * nn
+            rows = own.start(s)
+            roots_filter(&own.roots, &own.limits, rows, &own.place, &out)
+            longest = max(longest, out.n_diffuse)
+    diffuse = [part[:, :longest].copy() for part in (wide, wide_after, used)]
+    return Filtered(means, covs, filtered_means, filtered_covs, log_liks, *diffuse, last, 0)
 
 
-cdef void _by_qr(Py_ssize_t n, Py_ssize_t m, Py_ssize_t k, const Py_ssize_t *where, const double *y, const double *d,
-                 const double *H, const double *half_R, double *x, double *S, double *array, double *reach,
-                 double *solved, double *log_lik) noexcept nogil:
-    """Take in the k elements of a row that are present: the array algorithm, in place."""
-    cdef Py_ssize_t i, j, columns = m + n
-    cdef double pivot, v
-    cdef double *row
-    memset(array, 0, (k + n) * columns * sizeof(double))
-    for i in range(k):
-        row = array + i * columns
-        memcpy(row, half_R + where[i] * m, m * sizeof(double))
-        times(1, n, n, H + where[i] * n, S, n, row + m, columns)
-        reach[i] = sqrt(dot(columns, row, row))
-    for i in range(n):
-        memcpy(array + (k + i) * columns + m, S + i * n, n * sizeof(double))
-    lower_triangle(k + n, columns, array)
-    for i in range(k):
-        pivot, solved[i] = array[i * columns + i], 0.0
-        if fabs(pivot) > NO_PIVOT * reach[i]:
-            v = y[where[i]] - d[where[i]] - dot(n, H + where[i] * n, x)
-            solved[i] = (v - dot(i, array + i * columns, solved)) / pivot
-            log_lik[0] -= 0.5 * (LOG_2PI + 2 * log(fabs(pivot)) + solved[i] * solved[i])
-    for i in range(n):
-        x[i] += dot(k, array + (k + i) * columns, solved)
-        memcpy(S + i * n, array + (k + i) * columns + k, n * sizeof(double))
+def square_root_smoother(y, F, H, half_Q, half_R, c, d, x, S, B, bint more=True):
+    """Smooth every series, steps repeated and kept: see `kalman_roots_numpy.square_root_smoother`."""
+    cdef _Roots own = _Roots(y, F, H, half_Q, half_R, c, d, x, S, B)
+    cdef Py_ssize_t n = own.roots.n, m = own.roots.m, n_steps = own.roots.n_steps, nn = n * n, s, t, done = 0
+    cdef Py_ssize_t n_series = own.n_series, held = n_steps - 1 if more else 0
+    means, covs = room(3, n_series, n_steps, n), room(4, n_series, n_steps, n, n)
+    lags, shocks = room(4, n_series, held, n, n), room(3, n_series, held, n)
+    shock_covs, memory, unused = room(4, n_series, held, n, n), room(1, smooth_doubles(n, m)), np.empty(m, dtype=np.uint8)
+    cdef double *mean = fresh(means)
+    cdef double *cov = fresh(covs)
+    cdef double *lag = fresh(lags)
+    cdef double *shock = fresh(shocks)
+    cdef double *shock_cov = fresh(shock_covs)
+    cdef double *work = fresh(memory)
+    cdef unsigned char *used = <unsigned char *> cnp.PyArray_DATA(unused)
+    cdef const double *rows
+    cdef SmoothedOut out
+    cdef Step *steps = <Step *> malloc(n_steps * sizeof(Step))
+    cdef bint is_kept = steps != NULL
+    out.lag = out.shock = out.shock_cov = NULL
+    with nogil:
+        for s in range(n_series):
+            rows, done = own.start(s), 0
+            while is_kept and done < n_steps:
+                is_kept = keep_step(&own.roots, &own.limits, done, rows + done * m, &own.place, used, &steps[done])
+                done += is_kept
+            if is_kept:
+                out.mean, out.cov = mean + s * n_steps * n, cov + s * n_steps * nn
+                if more:
+                    out.lag, out.shock = lag + s * held * nn, shock + s * held * n
+                    out.shock_cov = shock_cov + s * held * nn
+                smooth_backwards(&own.roots, steps, work, &out)
+            for t in range(done):
+                free(steps[t].before_S)
+            if not is_kept:
+                break
+        free(steps)
+    if not is_kept:
+        raise MemoryError("the square-root smoother keeps every step of a series: there is no room for them")
+    none = np.zeros((n_series, 0, n, n))
+    return Smoothed(means, covs, none[:, :, 0].copy(), none, 0, None, lags, shocks, shock_covs)
 
 
 cdef struct Precise:

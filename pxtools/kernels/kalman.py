@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pxtools.kernels import kalman_numpy, kalman_rows_numpy, kalman_score_numpy
+from pxtools.kernels import kalman_numpy, kalman_roots_numpy, kalman_rows_numpy, kalman_score_numpy
 from pxtools.kernels.kalman_results import Array, Filtered
 
 #: "compiled" or "numpy"
@@ -23,10 +23,11 @@ except ImportError:  # not compiled here, or shipped to an engine as source
     TIER = "numpy"
 
 try:
-    from pxtools.kernels._kalman_roots import information_filter, square_root_filter
+    from pxtools.kernels._kalman_roots import information_filter, square_root_filter, square_root_smoother
 except ImportError:
     information_filter = kalman_rows_numpy.information_filter
-    square_root_filter = kalman_rows_numpy.square_root_filter
+    square_root_filter = kalman_roots_numpy.square_root_filter
+    square_root_smoother = kalman_roots_numpy.square_root_smoother
 
 
 def cholesky_filter(
@@ -55,6 +56,7 @@ __all__ = [
     "cholesky_filter",
     "information_filter",
     "square_root_filter",
+    "square_root_smoother",
     "univariate_filter",
     "univariate_log_likelihoods",
     "univariate_score",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pxtools.kernels.kalman_results import (
     CANCELLED,
+    LOST,
     NO_VARIANCE,
     NOT_DIFFUSE,
     Array,
@@ -329,7 +330,12 @@ def univariate_smoother(
         if t:
             r, N = r @ _at(F, t - 1), _carried(N, _at(F, t - 1).T)
     kept = n_steps if estimators else 0
-    return Smoothed(mean, (cov + cov.transpose(0, 1, 3, 2)) / 2, r_all[:, :kept], N_all[:, :kept])
+    n_lost = np.count_nonzero(_variances(cov) < LOST * _variances(filtered.filtered_cov))
+    return Smoothed(mean, (cov + cov.transpose(0, 1, 3, 2)) / 2, r_all[:, :kept], N_all[:, :kept], int(n_lost))
+
+
+def _variances(covs: Array) -> Array:
+    return np.einsum("...ii->...i", covs)
 
 
 def _times(P: Array, r: Array) -> Array:

@@ -21,11 +21,20 @@ NO_VARIANCE = 8 * np.finfo(float).eps
 #: a factor's pivot below this fraction of its row is zero
 NO_PIVOT = 8 * np.finfo(float).eps
 
+#: a row of factors below this fraction of what it was computed from is round-off
+NO_TRACE = 16 * np.finfo(float).eps
+
+#: the same of an infinite direction, of which a row is a factor too
+NOT_WIDE = 1e-11
+
 #: below this fraction, more than ten digits were cancelled: the square-root form is called for
 CANCELLED = 1e-10
 
 #: a diffuse innovation variance below this fraction of its bound without data is zero
 NOT_DIFFUSE = 1e-9
+
+#: a smoothed variance below this fraction of the filtered one has lost digits to their difference
+LOST = 1e-4
 
 #: relative change of the predicted covariance from one step to the next that counts as none
 STEADY = 4e-16
@@ -89,15 +98,22 @@ class Smoothed(NamedTuple):
 
     mean, r: (n_series, n_steps, n_states); cov, N: (n_series, n_steps, n_states, n_states); r and N at step t hold
     what the observations from t on say about the state predicted for t. Kernels leave the moments of steps whose
-    filtered state is partly infinite to their caller, who notes in `by_regression` (n_series, n_steps) which steps
-    were smoothed by regression on the next state.
+    filtered state is partly infinite, and the n_lost variances below LOST of the filtered ones, to their caller, who
+    notes in `by_regression` (n_series, n_steps) which steps were smoothed by regression on the next state; None for
+    none. In the place of r and N, the square-root form has `Cov(x[t + 1], x[t])`, lag_one
+    (n_series, n_steps - 1, n_states, n_states), and mean and covariance of the standard normal numbers that make a
+    transition's noise, shock (n_series, n_steps - 1, n_states) and shock_cov.
     """
 
     mean: Array
     cov: Array
     r: Array
     N: Array
+    n_lost: int = 0
     by_regression: NDArray[np.bool_] | None = None
+    lag_one: Array | None = None
+    shock: Array | None = None
+    shock_cov: Array | None = None
 
 
 class Score(NamedTuple):

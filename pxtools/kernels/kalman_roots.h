@@ -1,7 +1,6 @@
-/* Dense loops of the square-root and information filters: triangles by Householder reflections, Cholesky factors,
- * products with triangles. Matrices are row-major; rows are contiguous, so that the inner loops are vectorised.
+/* Dense loops of the square-root and information filters: Cholesky factors, products with triangles. Matrices are row-major; rows are contiguous, so that the inner loops are vectorised.
  *
- * Reference: Golub & Van Loan (2013), Matrix Computations, sections 4.2 and 5.2.
+ * Reference: Golub & Van Loan (2013), Matrix Computations, section 4.2.
  */
 #ifndef PXTOOLS_KALMAN_ROOTS_H
 #define PXTOOLS_KALMAN_ROOTS_H
@@ -9,32 +8,6 @@
 #include "kalman_dense.h"
 
 #define VANISHED 1e-250
-
-/* Turn A (rows, columns), rows <= columns, into a lower triangle L with L L' = A A', by reflections from the right. */
-CLONES static void lower_triangle(const Index rows, const Index columns, double *A)
-{
-    for (Index i = 0; i < rows; i++) {
-        double *a = A + i * columns + i;
-        const Index length = columns - i;
-        const double rest = dot(length - 1, a + 1, a + 1);
-        /* squares of what has vanished underflow, and their quotient would be no number */
-        if (a[0] * a[0] + rest < VANISHED) {
-            memset(a + 1, 0, (length - 1) * sizeof(double));
-            continue;
-        }
-        if (rest == 0.0) continue;
-        const double size = sqrt(a[0] * a[0] + rest), pivot = a[0] > 0 ? -size : size;
-        const double first = a[0] - pivot, scale = -1.0 / (pivot * first);
-        a[0] = first;
-        for (Index k = i + 1; k < rows; k++) {
-            double *b = A + k * columns + i;
-            const double s = scale * dot(length, a, b);
-            for (Index j = 0; j < length; j++) b[j] -= s * a[j];
-        }
-        memset(a, 0, length * sizeof(double));
-        a[0] = pivot;
-    }
-}
 
 /* out = S S', S the first n columns of rows that are `columns` long */
 CLONES static void square(const Index n, const Index columns, const double *S, double *out)

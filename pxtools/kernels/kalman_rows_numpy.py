@@ -1,8 +1,7 @@
-"""NumPy twins of the compiled kernels that take in a row at once: by Cholesky factor, by QR, by precisions.
+"""NumPy twins of the compiled kernels that take in a row at once: by Cholesky factor, by precisions.
 
 Same names and signatures as in `_kalman_blas` and `_kalman_roots`. References: Durbin & Koopman (2012), equation 4.24;
-Kaminski, Bryson & Schmidt (1971), Discrete square root filtering; Anderson & Moore (1979), Optimal Filtering,
-section 6.3.
+Anderson & Moore (1979), Optimal Filtering, section 6.3.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from pxtools.kernels.kalman_numpy import LOG_2PI, new_moments
-from pxtools.kernels.kalman_results import NO_PIVOT, Array, Filtered, without_diffuse
+from pxtools.kernels.kalman_results import Array, Filtered, without_diffuse
 
 
 def _at(part: Array, t: int) -> Array:
@@ -71,66 +70,6 @@ def _cholesky_at(S: Array, t: int) -> Array:
 
 def _symmetric(P: Array) -> Array:
     return (P + P.T) / 2
-
-
-def square_root_filter(
-    y: Array,
-    F: Array,
-    H: Array,
-    half_Q: Array,
-    half_R: Array,
-    c: Array,
-    d: Array,
-    x: Array,
-    S: Array,
-) -> Filtered:
-    """Filter every series with factors instead of covariances.
-
-    Parameters
-    ----------
-    y, F, H, c, d, x : as for `univariate_filter`
-    half_Q, half_R : (1 or n_steps, n_states, n_states), (1 or n_steps, n_obs, n_obs), A with `A A' = Q`, R
-    S : (n_series, n_states, n_states), a factor of the first predicted covariance
-
-    Returns
-    -------
-    Filtered
-    """
-    n_series, n_steps, m = y.shape
-    out = new_moments(n_series, n_steps, F.shape[1])
-    for s in range(n_series):
-        mean, half = x[s], S[s]
-        for t in range(n_steps):
-            out.predicted_mean[s, t], out.predicted_cov[s, t] = mean, half @ half.T
-            here = ~np.isnan(y[s, t])
-            if here.any():
-                row = y[s, t, here] - _at(d, t)[here]
-                mean, half, out.log_likelihood[s, t] = _by_qr(mean, half, row, _at(H, t)[here], _at(half_R, t)[here])
-            out.filtered_mean[s, t], out.filtered_cov[s, t] = mean, half @ half.T
-            mean, half = _at(F, t) @ mean + _at(c, t), _lower(np.hstack([_at(F, t) @ half, _at(half_Q, t)]))
-        out.predicted_mean[s, n_steps], out.predicted_cov[s, n_steps] = mean, half @ half.T
-    return without_diffuse(*out, m)
-
-
-def _lower(rows: Array) -> Array:
-    """Return the lower triangle L with `L L' = rows rows'`, by QR of the transpose."""
-    return np.asarray(np.linalg.qr(rows.T, mode="r")).T
-
-
-def _by_qr(x: Array, S: Array, y: Array, H: Array, noise: Array) -> tuple[Array, Array, float]:
-    """Update mean and factor with one row: the array algorithm of Kaminski, Bryson & Schmidt (1971)."""
-    m, n = H.shape
-    top = np.hstack([noise, H @ S])
-    array = _lower(np.vstack([top, np.hstack([np.zeros((n, noise.shape[1])), S])]))
-    half_F, gain, S = array[:m, :m], array[m:, :m], array[m:, m:]
-    pivots, reach = np.diagonal(half_F), np.linalg.norm(top, axis=1)
-    v, solved = y - H @ x, np.zeros(m)
-    log_lik = 0.0
-    for i in range(m):
-        if abs(pivots[i]) > NO_PIVOT * reach[i]:
-            solved[i] = (v[i] - half_F[i, :i] @ solved[:i]) / pivots[i]
-            log_lik -= 0.5 * (LOG_2PI + 2 * np.log(abs(pivots[i])) + solved[i] ** 2)
-    return x + gain @ solved, S, log_lik
 
 
 def information_filter(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from pxtools.kalman import StateSpaceModel
+from pxtools.kalman import StateSpaceModel, arima, local_linear_trend, seasonal, trigonometric_seasonal
 
 
 def covariance(rng, size, floor=0.3):
@@ -65,4 +65,28 @@ def cases(draw, initial=("known", "stationary", "diffuse"), max_states=4, n_step
     y[np.array(pattern).reshape(y.shape)] = np.nan
     if np.isnan(y).all():
         y[0, 0] = 1.0
+    return model, y
+
+
+@st.composite
+def nonstationary(draw, n_steps=30):
+    """Draw a differenced ARIMA model, whose observations are exact, or a trend with a season; a series with a gap."""
+
+    def weights(most):
+        return [weight / 100 for weight in draw(st.lists(st.integers(-45, 45), max_size=most))]
+
+    period = draw(st.sampled_from([3, 4, 6]))
+    if draw(st.booleans()):
+        orders = {"d": draw(st.integers(0, 2)), "seasonal_d": draw(st.integers(0, 1))}
+        seasonal_parts = {"seasonal_ar": weights(1), "seasonal_ma": weights(1)}
+        model = arima(
+            weights(2), weights(2), draw(st.sampled_from([0.01, 1.0])), period=period, **orders, **seasonal_parts
+        )
+    else:
+        level, slope, season = (draw(st.sampled_from([0.0, 1e-4, 0.1, 1.0])) for _ in range(3))
+        model = local_linear_trend(level, slope, observation_var=draw(st.sampled_from([0.01, 1.0])))
+        model = model + draw(st.sampled_from([seasonal, trigonometric_seasonal]))(period, season)
+    y = np.cumsum(np.random.default_rng(draw(st.integers(0, 10_000))).normal(size=n_steps))[:, None]
+    start = draw(st.integers(0, 15))
+    y[start : start + draw(st.integers(0, 8))] = np.nan
     return model, y

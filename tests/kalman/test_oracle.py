@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from pxtools.kalman import filter_series
-from tests.kalman.models import cases, random_model, random_rows
+from tests.kalman.models import cases, nonstationary, random_model, random_rows
 from tests.kalman.oracle import dense
 
 FORMS = ["univariate", "cholesky", "sqrt", "information"]
@@ -88,6 +88,32 @@ def test_exact_diffuse_log_likelihood_and_smoother_equal_generalised_least_squar
     assume(result.n_diffuse_steps < len(y))
     check_filter(model, y, form)
     check_smoother(model, y, form, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("form", "digits"), [("univariate", 1e-5), ("sqrt", 1e-7)])
+@settings(max_examples=25, deadline=None)
+@given(case=nonstationary())
+def test_differenced_and_seasonal_models_equal_generalised_least_squares(form, digits, case):
+    """Exact observations, and states that are known, vanish or are all but known, through a diffuse start and gaps."""
+    model, y = case
+    truth, result, n_steps = dense(model, len(y)), filter_series(model, y, form=form), len(y)
+    seen, _ = truth.rows(n_steps, y)
+    V, A = truth.cov[np.ix_(seen, seen)], truth.A[seen]
+    # the truth is found by inverting these, and loses as many digits
+    assume(np.linalg.cond(V) < 1e8)
+    assume(A.shape[1] == 0 or np.linalg.cond(A.T @ np.linalg.solve(V, A)) < 1e8)
+    close(result.log_likelihood, truth.log_likelihood(y), 1e-7)
+    for t in (0, 1, 4, 11, 20, n_steps - 2):
+        both = np.concatenate([truth.states(t), truth.states(t + 1)])
+        mean, cov = truth.given(y, n_steps, both)
+        # of states that are known exactly, the truth is the round-off of what was known before
+        before = 1e-3 * np.abs(truth.cov[both, both]).max()
+        near = {"rtol": digits, "atol": digits * max(np.abs(cov).max(), before)}
+        n = truth.n
+        np.testing.assert_allclose(result.smoothed_mean[t], mean[:n], atol=digits * np.abs(mean).max())
+        np.testing.assert_allclose(result.smoothed_cov[t], cov[:n, :n], **near)
+        if form == "sqrt":
+            np.testing.assert_allclose(result.smoothed_lag_one_cov[t], cov[n:, :n], **near)
 
 
 @pytest.mark.parametrize("form", FORMS)
