@@ -25,6 +25,7 @@ from pxtools.kalman.fitting.fit import Fit, fit_model
 from pxtools.kalman.fleet import FleetResult
 from pxtools.kalman.forecasting import Forecast
 from pxtools.kalman.from_statsmodels import from_statsmodels
+from pxtools.kalman.long import LongResult
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.parameters import FreeModel, free
 from pxtools.kalman.results import FilterResult
@@ -39,6 +40,7 @@ __all__ = [
     "FleetResult",
     "Forecast",
     "FreeModel",
+    "LongResult",
     "Simulated",
     "StateSpaceModel",
     "StreamState",

@@ -1,4 +1,7 @@
-"""Series that lie somewhere: under a name on an engine, or in a file that whoever needs them reads."""
+"""Series that lie somewhere: under a name on an engine, or in a file that whoever needs them reads.
+
+A long series that is cut in time has steps in the place of series.
+"""
 
 from __future__ import annotations
 
@@ -97,6 +100,29 @@ def read_series(path: str, start: int, stop: int) -> Array:
     values = np.asarray(values) if not isinstance(values, np.memmap) else values
     values = values[:, :, None] if values.ndim == 2 else values
     return np.ascontiguousarray(values, dtype=np.float64)
+
+
+def steps_shape(path: str, n_obs: int) -> tuple[int, int] | None:
+    """Return (n_steps, n_obs) of a .npy or .zarr file that holds one series; None of one that holds many.
+
+    One series has one axis, or two of which the second is as long as the model has observed values.
+    """
+    if not path.endswith((".npy", ".zarr")) or not Path(path).exists():
+        return None
+    shape = tuple(_opened(path).shape)
+    is_one = shape[1:] == (n_obs,) or (len(shape) == 1 and n_obs == 1)
+    return (int(shape[0]), n_obs) if is_one and shape[0] else None
+
+
+def read_steps(path: str, start: int, stop: int) -> Array:
+    """Return some steps of a file that holds one series, (n_steps, n_obs)."""
+    return as_steps(_opened(path)[start:stop])
+
+
+def as_steps(values: Any) -> Array:
+    """Return steps of one series as the kernels take them, (n_steps, n_obs)."""
+    array = np.ascontiguousarray(values, dtype=np.float64)
+    return array[:, None] if array.ndim == 1 else array
 
 
 def _opened(path: str) -> Any:

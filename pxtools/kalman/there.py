@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 from pxtools.errors import PxUsageError
 from pxtools.kalman.batch import FleetArrays, run_fleet
 from pxtools.kalman.checks import Array
+from pxtools.kalman.cuts import Done, Plan, do_part, part_bounds
 from pxtools.kalman.fitting.sums import Summed, summed_statistics
 from pxtools.kalman.fleet import Fleet, Here
 from pxtools.kalman.forms.generated import Made, take
-from pxtools.kalman.pieces import Piece, series_shape
+from pxtools.kalman.pieces import Piece, as_steps, read_steps, series_shape
 from pxtools.kalman.writing import Target, write_part
 
 Message = dict[str, Any]
@@ -51,10 +53,7 @@ def values_of(engine: Any, piece: Piece) -> Array:
     """
     if piece.kind == "file":
         return piece.read()
-    held = engine.tasks if piece.kind == "kept" else engine.namespace
-    if piece.where not in held:
-        raise PxUsageError(f"`{piece.where}` is not on engine {engine.engine_id} any more. Scatter it again.")
-    values = held[piece.where]
+    values = _held(engine, piece)
     if not isinstance(values, np.ndarray) or values.ndim != 3 or values.dtype.kind not in "fiu":
         shape = getattr(values, "shape", "")
         raise PxUsageError(
@@ -62,6 +61,13 @@ def values_of(engine: Any, piece: Piece) -> Array:
             "(n_series, n_steps, n_obs)."
         )
     return np.ascontiguousarray(values, dtype=np.float64)
+
+
+def _held(engine: Any, piece: Piece) -> Any:
+    held = engine.tasks if piece.kind == "kept" else engine.namespace
+    if piece.where not in held:
+        raise PxUsageError(f"`{piece.where}` is not on engine {engine.engine_id} any more. Scatter it again.")
+    return held[piece.where]
 
 
 def describe(engine: Any, piece: Piece) -> Message:
@@ -135,6 +141,60 @@ def statistics(engine: Any, piece: Piece, model: Any) -> Summed:
     return sum(others, first)
 
 
+# --- one long series, of which engines hold consecutive steps
+
+
+def describe_steps(engine: Any, piece: Piece) -> Message:
+    """Return the shape of a piece of one series."""
+    if piece.kind == "file":
+        return {"shape": (piece.stop - piece.start, *read_steps(piece.where, piece.start, piece.start).shape[1:])}
+    values = _held(engine, piece)
+    if not isinstance(values, np.ndarray) or values.ndim not in (1, 2) or values.dtype.kind not in "fiu":
+        raise PxUsageError(
+            f"`{piece.where}` on engine {engine.engine_id} is a {type(values).__name__}; steps of one series are an "
+            "array (n_steps,) or (n_steps, n_obs)."
+        )
+    return {"shape": values.shape}
+
+
+def steps(engine: Any, piece: Piece, start: int, stop: int) -> Array:
+    """Return some steps of a piece, (n_steps, n_obs), by their numbers in the whole series."""
+    if piece.kind == "file":
+        return read_steps(piece.where, start, stop)
+    return as_steps(_held(engine, piece)[start - piece.start : stop - piece.start])
+
+
+def compute_steps(
+    engine: Any,
+    piece: Piece,
+    plan: Plan,
+    names: tuple[str, ...],
+    margins: tuple[Array, Array],
+    target: Target | None,
+) -> Done:
+    """Filter and smooth a piece of one series, part by part; arrays that are written to a file do not come back.
+
+    Parameters
+    ----------
+    margins : arrays, (n_steps, n_obs)
+        The steps just before the piece, and just after.
+    """
+    done, (before, behind) = Done(), margins
+    first, end = piece.start - len(before), piece.stop + len(behind)
+    for own in itertools.pairwise(part_bounds(plan, piece.start, piece.stop)):
+        a, b = max(first, own[0] - plan.margin), min(end, own[1] + plan.margin)
+        middle = steps(engine, piece, max(a, piece.start), min(b, piece.stop))
+        own_before = before[a - first :] if a < piece.start else before[:0]
+        own_behind = behind[: b - piece.stop] if b > piece.stop else behind[:0]
+        part = do_part(plan, np.concatenate([own_before, middle, own_behind]), a, own, names)
+        if target is not None:
+            write_part(target, own[0], {name: part.array(name) for name in target.names})
+            part.runs = {name: runs for name, runs in part.runs.items() if name not in target.names}
+        done.add(part)
+    return done
+
+
 WORK: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (describe, series, scale, compute, totals, statistics)
+    function.__name__: function
+    for function in (describe, series, scale, compute, totals, statistics, describe_steps, steps, compute_steps)
 }

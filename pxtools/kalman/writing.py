@@ -17,7 +17,6 @@ import numpy as np
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array
 from pxtools.kalman.parquet import ParquetArray, write_parquet
-from pxtools.kernels.kalman_batch_layout import shape_of
 
 #: the ending of a file that is not whole yet
 PART = ".part"
@@ -63,7 +62,7 @@ class Target:
 
 
 @contextlib.contextmanager
-def being_written(target: Target, sizes: tuple[int, int, int, int], cuts: Sequence[int]) -> Iterator[None]:
+def being_written(target: Target, shapes: Mapping[str, tuple[int, ...]], cuts: Sequence[int]) -> Iterator[None]:
     """Reserve the files of a target; give them their names when the work is done, remove them if it fails.
 
     Arrays of other names that are in the same place stay as they are.
@@ -71,7 +70,7 @@ def being_written(target: Target, sizes: tuple[int, int, int, int], cuts: Sequen
     Parameters
     ----------
     target
-    sizes : n_series, n_steps, n_states, n_obs
+    shapes : of the target's arrays, by name
     cuts : numbers of the series at which pieces begin; those of a Zarr group must be multiples of one chunk
 
     Raises
@@ -79,8 +78,6 @@ def being_written(target: Target, sizes: tuple[int, int, int, int], cuts: Sequen
     PxUsageError
         There is no room, or no such place; nothing is left behind.
     """
-    n_series, *others = sizes
-    shapes = {name: (n_series, *shape_of(name, *others)) for name in target.names}
     try:
         try:
             _check_room(target, shapes)
@@ -189,7 +186,7 @@ def _existing(path: Path) -> Path:
 
 
 def write_part(target: Target, first: int, arrays: Mapping[str, Array]) -> None:
-    """Write the results of consecutive series, the first of which is number `first`, into unfinished files.
+    """Write the results of consecutive series, or steps of one, from number `first` on, into unfinished files.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from IPython.core.magic import line_cell_magic, magics_class, needs_local_scope,
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from pxtools.errors import PxUsageError
-from pxtools.kalman import FilterResult, FleetResult, model_from_cell
+from pxtools.kalman import FilterResult, FleetResult, LongResult, model_from_cell
 from pxtools.magics.common import PxMagics, evaluate, expressions, read_line, waits
 from pxtools.session.handle import Handle
 from pxtools.session.kalman import filter_on
@@ -41,11 +41,10 @@ class PxKalman(PxMagics):
     @argument(
         "-t",
         "--targets",
-        help="Filter there: 0, 0,2, ::2, all, or a view; many series are split over them (default: here).",
+        help="Filter there: 0, 0,2, ::2, all, or a view; many series are split over them, a long one is cut in "
+        "time (default: here).",
     )
-    @argument(
-        "--where", default="auto", help="Many series with -t: auto (default: where it is faster), here, or engines."
-    )
+    @argument("--where", default="auto", help="With -t: auto (default: where it is faster), here, or engines.")
     @argument(
         "--write",
         metavar="PATH",
@@ -56,12 +55,13 @@ class PxKalman(PxMagics):
     @argument("rest", nargs=argparse.REMAINDER, help="MODEL OBSERVATIONS; in a cell OBSERVATIONS alone.")
     def pxkalman(
         self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None
-    ) -> FilterResult | FleetResult | Handle:
+    ) -> FilterResult | FleetResult | LongResult | Handle:
         """Filter observations with a linear Gaussian state-space model.
 
         The line form names a `StateSpaceModel` and the observations: `(n_steps, n_obs)`, `(n_series, n_steps, n_obs)`,
         a Series or a DataFrame; NaN is a missing value. Many series may also be a name that was scattered, a value that
-        engines hold, or the path of a .npy, .zarr or .parquet file; then they are filtered where they are.
+        engines hold, or the path of a .npy, .zarr or .parquet file; then they are filtered where they are. One long
+        series, with a model that does not change, is cut in time over several engines where that pays.
 
         The cell form defines the model with textbook letters F, H, Q, R, and `initial` or x0 and P0; numbers that are
         left `free()` are fitted.
@@ -69,7 +69,8 @@ class PxKalman(PxMagics):
         Returns
         -------
         `FilterResult`: `.filtered_mean` is (n_steps, n_states), `.filtered_cov` (n_steps, n_states, n_states), with an
-        axis (n_series, ...) in front for many series, which are a `FleetResult` if engines hold them.
+        axis (n_series, ...) in front for many series, which are a `FleetResult`. A series that was cut in time is a
+        `LongResult`, whose arrays come from the engines when they are read.
 
         Examples
         --------

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from pxtools.errors import PxUsageError
-from pxtools.kalman import FilterResult, FleetResult, FreeModel, kalman
+from pxtools.kalman import FilterResult, FleetResult, FreeModel, LongResult, StateSpaceModel, kalman
 from pxtools.kalman.api import as_model, as_models, filter_many
 from pxtools.kalman.fitting.fleet import can_fit
 from pxtools.kalman.fleet import Fleet, Here, Source, read_fleet
-from pxtools.kalman.pieces import is_series_path, read_series, series_shape
+from pxtools.kalman.pieces import is_series_path, read_series, read_steps, series_shape, steps_shape
 from pxtools.kalman.writing import Target
 from pxtools.session import kalman_fleet
 from pxtools.session.core import Session
 from pxtools.session.failures import to_exception
 from pxtools.session.kalman_fleet import OnEngines, estimate, with_ticks
+from pxtools.session.kalman_long import cut_in_time
 from pxtools.session.mapping import map_on
 from pxtools.session.pool import Pool
 
@@ -41,7 +42,7 @@ def filter_on(
     timeout_s: float | None = None,
     local: Mapping[str, Any] | None = None,
     **options: Any,
-) -> FilterResult | FleetResult:
+) -> FilterResult | FleetResult | LongResult:
     """Filter observations, on the engines where that pays or where they lie.
 
     Parameters
@@ -52,7 +53,8 @@ def filter_on(
     name
         What the notebook calls the observations; series that were scattered under it are worked on where they are.
     targets
-        Engines. Many series are split over them if that pays; one series goes to the first.
+        Engines. Many series are split over them if that pays, and a long one is cut in time; one series goes to the
+        only one of them.
         Without targets the work is done here, except on series that lie on engines, and except the starts of a
         multi-start fit of one series, which are mapped over engines if there are some.
     where
@@ -66,8 +68,8 @@ def filter_on(
 
     Returns
     -------
-    FilterResult, or FleetResult for many series
-        The same, to the last bit, wherever it was computed.
+    FilterResult, FleetResult for many series, or LongResult for one that was cut in time
+        The same, to the last bit, wherever it was computed; up to rounding where a series was cut.
 
     Raises
     ------
@@ -80,11 +82,22 @@ def filter_on(
         raise PxUsageError(f"`--where {where}`: it must be one of {', '.join(WHERE)}.")
     models = as_models(model) if isinstance(model, (list, tuple)) else as_model(model)
     more = {"timeout_s": timeout_s, "write": None if write is None else Target(_absolute(write), ())}
-    source = _source(session, models, (name, observations), targets, where, {**options, "more": more})
+    if is_series_path(observations):
+        observations = _absolute(observations)
+    together = {**options, "more": more}
+    result = cut_in_time(session, models, (name, observations), targets, where, together)
+    if result is not None:
+        return result
+    if is_series_path(observations) and not isinstance(models, tuple):
+        shape = steps_shape(observations, _one_of(models).n_obs)
+        observations = read_steps(observations, 0, shape[0]) if shape is not None else observations
+    source = _source(session, models, (name, observations), targets, where, together)
     if source is not None:
         return _fleet(session, models, source, options)
     if write is not None:
-        raise PxUsageError("`--write` is for many series on engines: scatter them, or give a file and `-t all`.")
+        raise PxUsageError(
+            "`--write` is for many series, or a long one, on engines: scatter them, or give a file and `-t all`."
+        )
     options["map"] = functools.partial(map_on, session, targets=targets, timeout_s=timeout_s, local=local)
     return _one_place(session, models, observations, targets, timeout_s, options)
 
@@ -101,16 +114,13 @@ def _source(
     name, observations = named
     more = options["more"]
     if is_series_path(observations):
-        path = _absolute(observations)
         if targets is None and more["write"] is None:
-            return Here(Fleet(read_series(path, 0, series_shape(path)[0])))
-        return kalman_fleet.from_file(session, path, targets, **more)
+            return Here(Fleet(read_series(observations, 0, series_shape(observations)[0])))
+        return kalman_fleet.from_file(session, observations, targets, **more)
     found = None if where == "here" else kalman_fleet.resident(session, name, observations, targets, **more)
     if found is not None:
         return found
-    one = models[0] if isinstance(models, tuple) else models
-    one = one.at(one.start()) if isinstance(one, FreeModel) else one
-    fleet = read_fleet(observations, one.n_obs)
+    fleet = read_fleet(observations, _one_of(models).n_obs)
     if fleet is None:
         return None
     is_wanted = where == "engines" or (where == "auto" and (targets is not None or more["write"] is not None))
@@ -123,6 +133,12 @@ def _source(
     return source
 
 
+def _one_of(models: Any) -> StateSpaceModel:
+    """Return a model of the sizes of all."""
+    one = models[0] if isinstance(models, tuple) else models
+    return one.at(one.start()) if isinstance(one, FreeModel) else one
+
+
 def _absolute(path: Any) -> str:
     """Return a path that means the same to engines, whatever folder they are in."""
     return str(Path(path).expanduser().absolute())
@@ -133,9 +149,7 @@ def _pays(session: Session, models: Any, fleet: Fleet, targets: Any, options: Ma
     engines = session.targets(targets)
     names = ["log_likelihood", *(["smoothed_mean", "smoothed_cov"] if options.get("smooth") else [])]
     is_fit = isinstance(models, FreeModel) or options.get("fit") is not None
-    one = models[0] if isinstance(models, tuple) else models
-    one = one.at(one.start()) if isinstance(one, FreeModel) else one
-    guess = estimate(one, fleet.values, names, len(engines), FIT_PASSES if is_fit else 1)
+    guess = estimate(_one_of(models), fleet.values, names, len(engines), FIT_PASSES if is_fit else 1)
     if not guess.pays:
         session.notify(
             f"filtered here: about {1e3 * guess.here_s:.0f} ms of work; {1e3 * guess.there_s:.0f} ms with the "

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import pickle
-import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from pxtools.engines import Reply
 from pxtools.engines.wire import name_engines
-from pxtools.errors import PxEngineLost, PxUsageError
+from pxtools.errors import PxUsageError
 from pxtools.kalman.batch import SHARING, FleetArrays, Models
 from pxtools.kalman.checks import Array
 from pxtools.kalman.fitting.sums import Summed
@@ -25,11 +21,9 @@ from pxtools.kalman.there import joined
 from pxtools.kalman.writing import ZARR_CHUNK, Target, being_written
 from pxtools.kernels.kalman_batch_layout import shape_of
 from pxtools.results import PerEngine
-from pxtools.session.core import NoProgress, Session
-from pxtools.session.failures import to_exception
+from pxtools.session.core import Session
+from pxtools.session.kalman_places import Held, Place, kept
 from pxtools.session.outgoing import make_item
-
-THERE = "pxtools.kalman.there."
 
 #: seconds of a message, and bytes a second between processes of one host: measured with ipyparallel 9
 LATENCY_S, BYTES_A_SECOND = 0.01, 0.8e9
@@ -37,65 +31,16 @@ LATENCY_S, BYTES_A_SECOND = 0.01, 0.8e9
 #: arithmetic of the kernels, operations a second: eight series in the lanes of a register
 OPERATIONS_A_SECOND = 15e9
 
-_tokens = itertools.count(1)
 
+class OnEngines(Held):
+    """Series on engines, as a source of a `FleetResult`: see `Held`."""
 
-@dataclass(frozen=True)
-class Place:
-    """A piece of the fleet and the engine it lies with."""
+    UNIT, DESCRIBE = "series", "describe"
 
-    engine: int
-    piece: Piece
-
-
-class OnEngines:
-    """Series on engines, as a source of a `FleetResult`.
-
-    Parameters
-    ----------
-    session
-    places : list of Place
-        In the order of the series.
-    own : array, optional
-        The same series here, from which those of a dead engine are brought to another one.
-    write : Target, optional
-        Where arrays are written instead of coming back.
-    timeout_s : float, optional
-        For each question.
-
-    Attributes
-    ----------
-    bytes_moved : int
-        Bytes of questions and answers so far, of all engines.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        places: Sequence[Place],
-        *,
-        own: Array | None = None,
-        write: Target | None = None,
-        timeout_s: float | None = None,
-    ) -> None:
-        self.session, self.places, self.own, self.write, self.timeout_s = session, list(places), own, write, timeout_s
-        self.index: Any = None
+    def __init__(self, session: Session, places: Sequence[Place], **options: Any) -> None:
+        super().__init__(session, places, **options)
         self.names: tuple[str, ...] | None = None
-        self.bytes_moved = 0
-        shapes = [answer["shape"] for answer in self._ask("describe", [() for _ in self.places])]
-        if len({shape[1:] for shape in shapes}) > 1:
-            raise PxUsageError(f"The pieces on the engines differ in their steps or values: {_words(shapes)}.")
-        bounds = np.cumsum([0, *(shape[0] for shape in shapes)])
-        self.places = [
-            replace(place, piece=_between(place.piece, int(a), int(b)))
-            for place, (a, b) in zip(self.places, itertools.pairwise(bounds), strict=True)
-            if b > a
-        ]
-        if not self.places:
-            raise PxUsageError("The engines hold no series: every piece is empty.")
-        self.shape = int(bounds[-1]), int(shapes[0][1]), int(shapes[0][2])
-        for place in self.places:
-            self._keep_while_used(place)
+        self.shape = self.n_held, self.piece_shape[0], self.piece_shape[1]
 
     # --- what a source can do
 
@@ -106,10 +51,11 @@ class OnEngines:
             return self._computed(models, wanted, form, None)
         first = models if isinstance(models, StateSpaceModel) else models[0]
         target = replace(self.write, names=tuple(name for name in wanted if len(shape_of(name, 1, 1, 1)) > 0))
-        sizes = (*self.shape[:2], first.n_states, first.n_obs)
         if not target.names:
             return self._computed(models, wanted, form, None)
-        with being_written(target, sizes, [place.piece.start for place in self.places]):
+        sizes = self.shape[1], first.n_states, first.n_obs
+        shapes = {name: (self.shape[0], *shape_of(name, *sizes)) for name in target.names}
+        with being_written(target, shapes, [place.piece.start for place in self.places]):
             every = tuple(dict.fromkeys((*wanted, "log_likelihood")))
             found = self._computed(models, every, form, target)
         found.arrays.update({name: target.opened(name) for name in target.names})
@@ -157,136 +103,10 @@ class OnEngines:
                 parts.append(np.stack([self.series(place.piece.start + k) for k in range(n_own)]))
         return np.concatenate(parts)
 
-    # --- messages
-
     def _own_models(self, models: Models, place: Place) -> Models:
         if isinstance(models, StateSpaceModel):
             return models
         return tuple(models[place.piece.start : place.piece.stop])
-
-    def _keep_while_used(self, place: Place) -> None:
-        if place.piece.kind == "kept":
-            weakref.finalize(self, _forget, self.session.unused_series, place).atexit = False
-
-    def _ask(
-        self, what: str, args: Sequence[tuple[Any, ...]], *, places: Sequence[Place] | None = None, title: str = ""
-    ) -> list[Any]:
-        """Ask about each place; pieces of an engine that dies are asked for again on another one, once."""
-        chosen = list(self.places if places is None else places)
-        answers: dict[int, Any] = {}
-        waiting = list(range(len(chosen)))
-        for is_second in (False, True):
-            lost = self._ask_once(what, chosen, args, waiting, answers, title)
-            if not lost:
-                break
-            if is_second:
-                raise PxEngineLost(f"series of the same piece were lost twice with their engine: {lost[0]}.")
-            waiting = [k for k in range(len(chosen)) if k not in answers]
-            for k in waiting:
-                moved = self._elsewhere(chosen[k])
-                self.places = [moved if place == chosen[k] else place for place in self.places]
-                chosen[k] = moved
-        return [answers[k] for k in range(len(chosen))]
-
-    def _ask_once(
-        self,
-        what: str,
-        places: Sequence[Place],
-        args: Sequence[tuple[Any, ...]],
-        waiting: Sequence[int],
-        answers: dict[int, Any],
-        title: str,
-    ) -> list[str]:
-        """Put in the answers of those that are waiting; return why engines were lost."""
-        wire = self.session.wire
-        by_engine: dict[int, list[int]] = {}
-        gone = []
-        for k in waiting:
-            if places[k].engine in wire.ids:
-                by_engine.setdefault(places[k].engine, []).append(k)
-            else:
-                gone.append("gone before the work began")
-        messages = {
-            engine: {"what": what, "pieces": [places[k].piece for k in own], "args": [args[k] for k in own]}
-            for engine, own in by_engine.items()
-        }
-        replies = self._call(messages, title)
-        failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
-        if failures:
-            raise to_exception(failures, len(replies), namespace=self.session.namespace)
-        for engine, reply in replies.items():
-            if reply.lost:
-                gone.append(reply.lost)
-                continue
-            for k, answer in zip(by_engine[engine], (reply.answer or {})["answers"], strict=True):
-                answers[k] = answer
-                self.bytes_moved += size_of(answer)
-        self.bytes_moved += sum(size_of(message) for message in messages.values())
-        return gone
-
-    def _call(self, messages: dict[int, dict[str, Any]], title: str) -> dict[int, Reply]:
-        display = self.session.progress(title) if title else NoProgress()
-        began = time.monotonic()
-
-        def tick(call: Any) -> None:
-            done = 1 - len(call.pending) / max(1, len(messages))
-            display.update(f"{time.monotonic() - began:.0f} s", done)
-
-        try:
-            return self.session.wire.call(THERE + "ask", messages, self.timeout_s, tick) if messages else {}
-        finally:
-            display.close()
-
-    def _elsewhere(self, place: Place) -> Place:
-        """Bring a piece whose engine died to the engine that has the fewest."""
-        alive = self.session.wire.ids
-        if not alive:
-            raise PxEngineLost("all engines of this work died.\nBring new ones up with `%pxcluster resize -n N`.")
-        counts = {i: sum(p.engine == i for p in self.places) for i in alive}
-        engine = min(alive, key=lambda i: (counts[i], i))
-        piece = place.piece
-        span = f"series {piece.start:,} to {piece.stop - 1:,}"
-        if piece.kind != "file":
-            if self.own is None:
-                raise PxEngineLost(
-                    f"engine {place.engine} died with {span} of `{piece.where}`, which are nowhere else.\n"
-                    "Make them again on the engines, or scatter them from the notebook."
-                )
-            piece = kept(self.session, self.own, piece.start, piece.stop, engine).piece
-            self._keep_while_used(Place(engine, piece))
-        self.session.notify(f"engine {place.engine} died: {span} are run again on engine {engine}.")
-        return Place(engine, piece)
-
-
-def _between(piece: Piece, start: int, stop: int) -> Piece:
-    return piece if piece.kind == "file" else replace(piece, start=start, stop=stop)
-
-
-def _words(shapes: Sequence[tuple[int, ...]]) -> str:
-    return ", ".join(str(shape) for shape in dict.fromkeys(shapes))
-
-
-def size_of(value: Any) -> int:
-    """Return about how many bytes a value is in a message."""
-    if isinstance(value, np.ndarray):
-        return int(value.nbytes)
-    if isinstance(value, FleetArrays):
-        return sum(array.nbytes for array in value.arrays.values()) + 100
-    return len(pickle.dumps(value, protocol=5))
-
-
-def kept(session: Session, values: Array, start: int, stop: int, engine: int) -> Place:
-    """Bring series to an engine, which keeps them under a token."""
-    token = f"series-{next(_tokens)}-{id(session)}"
-    unused = session.unused_series.pop(engine, [])
-    message = {"token": token, "values": values[start:stop], "forget": unused}
-    session.good(session.wire.call(THERE + "keep", {engine: message}))
-    return Place(engine, Piece("kept", token, start, stop))
-
-
-def _forget(unused: dict[int, list[str]], place: Place) -> None:
-    """Have the engine drop kept series when it is next sent some."""
-    unused.setdefault(place.engine, []).append(place.piece.where)
 
 
 def resident(session: Session, name: str | None, value: Any, targets: Any, **options: Any) -> OnEngines | None:
@@ -297,21 +117,27 @@ def resident(session: Session, name: str | None, value: Any, targets: Any, **opt
     if isinstance(value, PerEngine):
         places = [Place(i, Piece("name", value.name, 0, 0)) for i in value.engines]
         return OnEngines(session, _on(places, session, targets), **options)
+    there = scattered(session, name, value, (3,))
+    if there is None:
+        return None
+    return OnEngines(session, there, own=np.ascontiguousarray(value, dtype=np.float64), **options)
+
+
+def scattered(session: Session, name: str | None, value: Any, dims: Sequence[int]) -> list[Place] | None:
+    """Return where the pieces of an array lie that was scattered; None if it was not, or is not the same any more."""
     if name is None or not session.is_connected or name not in session.cuts:
         return None
     cut = session.cuts[name]
+    if cut.kind != "array" or cut.axis != 0 or cut.is_flat or np.ndim(value) not in dims:
+        return None
     item = make_item(name, value, "", session.namespace)
     there = [engine for engine in cut.engines if session.ledger.is_in_step(engine, item)]
-    if cut.kind != "array" or cut.axis != 0 or cut.is_flat or np.ndim(value) != 3:
-        return None
     if len(there) < len(cut.engines):
         session.notify(f"`{name}` is not on the engines as it is here (`%pxscatter {name}` brings it there).")
         return None
-    own = np.ascontiguousarray(value, dtype=np.float64)
-    bounds = [len(own) * k // len(there) for k in range(len(there) + 1)]
+    bounds = [len(value) * k // len(there) for k in range(len(there) + 1)]
     spans = zip(there, itertools.pairwise(bounds), strict=True)
-    places = [Place(i, Piece("name", name, a, b)) for i, (a, b) in spans if b > a]
-    return OnEngines(session, places, own=own, **options)
+    return [Place(i, Piece("name", name, a, b)) for i, (a, b) in spans if b > a]
 
 
 def _on(places: list[Place], session: Session, targets: Any) -> list[Place]:
