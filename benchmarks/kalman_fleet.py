@@ -24,6 +24,7 @@ import numpy as np
 
 from pxtools.kalman import StateSpaceModel, log_likelihood, simulate
 from pxtools.kalman.batch import run_fleet
+from pxtools.kalman.uncorrelated import run_sums
 
 warnings.simplefilter("ignore")
 
@@ -85,6 +86,16 @@ def batch(quick: bool) -> None:
         ("sums for EM", ("log_likelihood", "statistics")),
     ):
         row(f"pxtools, own missing elements: {name}", least(lambda n=names: run_fleet(model, gaps, n), 3)[0], size)
+    from pxtools.kalman.forms import FORMS
+    from pxtools.kalman.system import system_of
+
+    # its loop over series alone, without the choice and the bookkeeping for each
+    code_s, _ = least(lambda: FORMS["generated"](system_of(model, n_series, n_steps), gaps, False), 3)
+    row("generated code over the same, one series after another", code_s, size)
+    correlated = model.replace(observation_cov=[[0.5, 0.2], [0.2, 0.5]])
+    for name, y in (("rows", rows), ("elements", gaps)):
+        seconds = least(lambda y=y: run_sums(correlated, y), 3)[0]
+        row(f"pxtools, own missing {name}, correlated noises: sums for EM", seconds, size)
     models = [model.replace(observation_cov=(0.5 + 0.001 * k) * np.eye(2)) for k in range(n_series)]
     row("pxtools, a model for each series", least(lambda: run_fleet(models, gaps, MEANS), 3)[0], size)
     dynamax_run(model, whole, size)

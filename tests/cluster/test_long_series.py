@@ -22,6 +22,7 @@ from pxtools.session.core import Session
 from pxtools.session.kalman import filter_on
 from pxtools.session.run import Cell, run
 from pxtools.session.scatter import scatter
+from tests.cluster.test_fleets import small_disk  # noqa: F401
 from tests.kalman.models import random_model
 
 N = 2
@@ -137,11 +138,18 @@ def test_steps_that_engines_made_are_filtered_there(session: Session) -> None:
     assert differ(there, there.whole, ["smoothed_mean"]) == {}
 
 
+@pytest.fixture
+def short_parts(session: Session) -> Iterator[None]:
+    """Engines that do several parts one after another."""
+    run(session, Cell("from pxtools.kalman import cuts\n_usual, cuts.PART_NUMBERS = cuts.PART_NUMBERS, 1"))
+    yield
+    run(session, Cell("cuts.PART_NUMBERS = _usual"))
+
+
 @pytest.mark.parametrize("n_obs", [1, 2])
 def test_each_engine_reads_its_part_of_a_file_and_writes_its_part_of_the_results(
-    n_obs: int, session: Session, y: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    n_obs: int, session: Session, y: Any, tmp_path: Path, short_parts: None
 ) -> None:
-    monkeypatch.setattr(cuts, "PART_NUMBERS", 1)
     model = MODEL if n_obs == 2 else local_level(0.3, observation_var=1.0)
     np.save(tmp_path / "y.npy", y if n_obs == 2 else y[:, 0])
     here = kalman(model, y[:, :n_obs])
@@ -241,3 +249,14 @@ def test_bad_values_are_named_by_their_row_in_the_whole(session: Session, y: Any
     with pytest.raises(PxUsageError, match="no number at all"):
         cut(session, tmp_path / "y.npy", write=str(tmp_path / "out"))
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_full_disk_is_an_error_before_the_work_and_leaves_no_file(
+    session: Session,
+    small_disk: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    np.save(tmp_path / "y.npy", np.ones((100_000, 2)))
+    with pytest.raises(PxUsageError, match=r"cannot take the results, .*free.*\n.*Nothing was written"):
+        cut(session, tmp_path / "y.npy", write=str(small_disk / "out"))
+    assert not [path for path in small_disk.rglob("*") if path.is_file()]

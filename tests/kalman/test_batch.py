@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pxtools.errors import PxUsageError
 from pxtools.kalman import FleetResult, StateSpaceModel, filter_series, kalman, local_level, local_linear_trend
 from pxtools.kalman.batch import SHARING, run_fleet
+from pxtools.kalman.uncorrelated import run_sums, uncorrelated
 from pxtools.kernels import kalman_batch, kalman_batch_numpy
 from pxtools.kernels.kalman_batch_layout import AXES, n_statistics, shape_of
 from tests.kalman.models import random_model
@@ -272,3 +273,18 @@ def test_forecasts_are_those_of_each_series():
 def test_what_does_not_fit_is_a_usage_error(models, shape, words):
     with pytest.raises(PxUsageError, match=words):
         kalman(models, np.ones(shape))
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 2), (4, 2), (3, 3)])
+def test_sums_over_rows_with_correlated_noises_are_those_of_the_rows_made_uncorrelated(n, m):
+    model = random_model(n + m, n, m, initial="known")
+    y = series(5, 20, 30, m, missing=0.0)
+    y[np.random.default_rng(6).random(y.shape[:2]) < 0.2] = np.nan
+    assert uncorrelated(model, y) is not None
+    quick, exact = run_sums(model, y).arrays, run_fleet(model, y, ("log_likelihood", "statistics")).arrays
+    for name, array in exact.items():
+        assert np.allclose(quick[name], array, rtol=1e-12, atol=1e-12 * np.abs(array).max()), name
+    y[3, 4, 0] = np.nan
+    assert uncorrelated(model, y) is None
+    y[3, 4] = np.inf
+    assert list(run_sums(model, y).failed) == [3]

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pxtools.kalman import filter_series, kalman
+from pxtools.kalman.batch import LANE_FORMS
+from pxtools.kalman.filtering import first_form
 from pxtools.kalman.forms import generated
 from pxtools.kalman.system import system_of
 from tests.kalman.models import random_model, random_rows
@@ -95,3 +97,8 @@ def test_models_that_it_does_not_serve_run_in_the_kernel(model):
     y = random_rows(1, 20, 2)
     ours, kernel = (filter_series(model, y, form=form) for form in ("generated", "univariate"))
     assert np.array_equal(ours.filtered_mean, kernel.filtered_mean)
+
+
+def test_generated_code_is_never_chosen_for_fleets():
+    assert not {first_form("auto", n, m) for n in (1, 4, 12, 50) for m in (1, 2, 20)} & {"generated"}
+    assert "generated" not in LANE_FORMS

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pxtools.kalman.batch import run_fleet
 from pxtools.kalman.checks import Array
 from pxtools.kalman.model import StateSpaceModel
+from pxtools.kalman.uncorrelated import run_sums
 from pxtools.kernels.kalman_batch_layout import split_statistics
 
 
@@ -61,7 +61,7 @@ class Summed:
 
 def summed_statistics(model: StateSpaceModel, values: Array, tick: Callable[[float], None] | None = None) -> Summed:
     """Run the E step over series `(n_series, n_steps, n_obs)` and return its sums; failed series are left out."""
-    found = run_fleet(model, values, ("log_likelihood", "statistics"), tick=tick)
+    found = run_sums(model, values, tick)
     good = np.setdiff1d(np.arange(len(values)), list(found.failed))
     table = split_statistics(found.arrays["statistics"][good], model.n_states, model.n_obs)
     mean = table.first_mean.mean(axis=0) if len(good) else np.zeros(model.n_states)
