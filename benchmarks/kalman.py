@@ -295,7 +295,7 @@ def fittings(quick: bool) -> Iterator[Fitting]:
         {"q": free(-0.3, **between), "Q": free(-0.3, **between), "var": variance},
     )
     theirs = SARIMAX(y, order=(0, 1, 1), seasonal_order=(0, 1, 1, 12), use_exact_diffuse=True)
-    yield Fitting("airline model (27 states), 144 steps", airline, y, theirs, None)
+    yield Fitting("airline model, 144 steps", airline, y, theirs, None)
 
 
 def report_fits(quick: bool) -> bool:

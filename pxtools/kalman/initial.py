@@ -56,11 +56,11 @@ def initial_state(
     `transition`, `state_noise` (selection applied; of no matter unless a state is stationary) and `intercept` are those
     of the first step.
     """
-    mean, cov, diffuse = mean.copy(), cov.copy(), np.zeros_like(cov)
     where = {kind: [k for k, own in enumerate(kinds) if own == kind] for kind in set(kinds)}
-    for k in range(len(kinds)):
-        if kinds[k] != "known":
-            cov[k], cov[:, k] = 0.0, 0.0
+    mean, known, cov, diffuse = mean.copy(), cov, np.zeros_like(cov), np.zeros_like(cov)
+    if "known" in where:
+        block = np.ix_(where["known"], where["known"])
+        cov[block] = known[block]
     for kind, variance, into in (("diffuse", 1.0, diffuse), ("approximate", approximate_variance, cov)):
         if kind in where:
             into[where[kind], where[kind]] = variance

@@ -14,8 +14,10 @@ from pxtools.kalman import (
     free,
     kalman,
     local_level,
+    seasonal,
     simulate,
 )
+from pxtools.kalman.fitting.ml import start_of
 from pxtools.kalman.fitting.until import Until
 from pxtools.kalman.parameters import Free
 from tests.kalman.data import LH, NILE, PRESIDENTS
@@ -91,6 +93,33 @@ def test_a_variance_on_its_bound_is_found_and_has_no_standard_error():
     fit = fit_model(level_model(), 5 + rng.normal(size=80))
     assert fit.values["level_var"] < 1e-3
     assert fit.values["noise_var"] == pytest.approx(1.0, abs=0.4)
+
+
+def test_a_step_onto_the_model_without_any_noise_is_no_maximum():
+    """Its filter has nothing to say against it, since it leaves values of no variance out."""
+
+    def build(a, b, c):
+        return local_level(a, observation_var=b) + seasonal(4, c)
+
+    model = FreeModel(build, dict.fromkeys("abc", free(positive=True)))
+    y = simulate(local_level(0.03, observation_var=0.3) + seasonal(4, 5.0), 64, seed=11).observations[0][:, 0]
+    problem, place = start_of(model, y[None, :, None])
+    for one in (problem.ready(), problem._replace(template=None)):
+        assert np.isneginf(one.look(0 * place).total)
+        assert np.isneginf(one.log_likelihoods(np.array([0 * place]))[0])
+        assert np.isfinite(one.look(np.array([0, 0, 1.0])).total)
+    fit = fit_model(model, y)
+    assert fit.values["c"] == pytest.approx(5.0, rel=0.6)
+
+
+def test_a_coefficient_at_the_end_of_its_range_is_reached():
+    """Over-differenced white noise: the moving average has its root on the circle, infinitely far along the line."""
+    y = np.diff(np.random.default_rng(3).normal(size=61))
+    marks = {"q": free(0.1, lower=-1, upper=1), "var": free(positive=True)}
+    fit = fit_model(FreeModel(lambda q, var: arima([], [q], var), marks), y)
+    assert fit.has_converged
+    assert fit.n_iterations < 100
+    assert fit.values["q"] == pytest.approx(-1, abs=1e-4)
 
 
 def test_more_starts_are_never_worse_and_run_through_any_map():

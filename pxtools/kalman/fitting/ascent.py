@@ -20,7 +20,7 @@ GAIN, SLOPE = 1e-4, 0.9
 ROUND_OFF, PATIENCE = 1e-13, 3
 
 #: the least curvature that is believed, and the longest step along an axis of the curvature
-LEAST_BEND, LONGEST = 1e-3, 0.5
+LEAST_BEND, LONGEST = 1e-9, 0.5
 
 #: halvings or doublings of a step before the search along a line is given up
 MAX_TRIALS = 40
@@ -89,7 +89,7 @@ def ascend(hill: Hill, start: Place, gradient_goal: float, after_step: Callable[
     slow = 1 - 1 / (1 + len(start.at)) if hill.is_cheap else np.inf
     while (size := np.abs(here.gradient).max()) > gradient_goal:
         if inverse is None:
-            inverse, is_fresh = _inverted(hill.bends(here), here.gradient), True
+            inverse, is_fresh = _inverted(hill.bends(here), here), True
         direction = inverse @ here.gradient
         there = _along(hill, here, direction) if direction @ here.gradient > 0 else None
         if there is None:
@@ -112,10 +112,11 @@ def ascend(hill: Hill, start: Place, gradient_goal: float, after_step: Callable[
     return here, "flat"
 
 
-def _inverted(bends: Array, gradient: Array) -> Array:
+def _inverted(bends: Array, here: Place) -> Array:
     """Invert a curvature, made that of a top, so that no step along one of its axes is too long."""
+    longest = LONGEST * max(1.0, float(np.abs(here.at).max()))
     sizes, axes = np.linalg.eigh(np.where(np.isfinite(bends), bends, 0.0))
-    sizes = np.maximum(np.abs(sizes), np.maximum(LEAST_BEND, np.abs(gradient @ axes) / LONGEST))
+    sizes = np.maximum(np.abs(sizes), np.maximum(LEAST_BEND, np.abs(here.gradient @ axes) / longest))
     return np.asarray((axes / sizes) @ axes.T)
 
 

@@ -70,13 +70,15 @@ def _past(numbers: FreeNumbers) -> NDArray[np.int_] | None:
     transition, observed = parts[F][0], parts[H][0, 0]
     if (transition[np.ix_(numbers.stationary, held)] != 0).any() or moving[F][0][:, held].any():
         return None
-    chain = [k for k in held.tolist() if np.array_equal(transition[k], observed)][:1]
+    rows = transition[held]
+    shifts = (np.count_nonzero(rows, axis=1) == 1) & (rows.max(axis=1) == 1.0)
+    following = dict(zip(rows.argmax(axis=1)[shifts].tolist(), held[shifts].tolist(), strict=True))
+    chain = held[(rows == observed).all(axis=1)][:1].tolist()
     while 0 < len(chain) < len(held):
-        one = np.arange(n) == chain[-1]
-        following = [k for k in held.tolist() if k not in chain and np.array_equal(transition[k], one)]
-        if not following:
+        state = following.pop(chain[-1], None)
+        if state is None or state in chain:
             return None
-        chain.append(following[0])
+        chain.append(state)
     return np.array(chain) if chain and observed[chain[-1]] else None
 
 

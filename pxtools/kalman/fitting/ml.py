@@ -170,7 +170,7 @@ def _standard_errors(problem: Problem, end: Place) -> list[float]:
         information = -_curvature(problem, end.at, 1e-3 * np.maximum(0.1, np.abs(end.at)))
     # a variance of zero lies on its bound, where the log-likelihood has no quadratic top
     diagonal = np.diagonal(information)
-    inner = np.isfinite(diagonal) & (diagonal > 0) & (np.abs(slopes) > 1e-6)
+    inner = np.isfinite(diagonal) & (diagonal > 0) & (np.abs(slopes) > 1e-6 * problem.units)
     errors = np.full(k, np.nan)
     block = information[np.ix_(inner, inner)]
     if inner.any() and np.isfinite(block).all() and np.linalg.eigvalsh(block)[0] > 0:

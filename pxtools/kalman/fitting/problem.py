@@ -103,11 +103,23 @@ class Problem(NamedTuple):
                 slopes *= self.slopes(points)
         if self.template.correlated:
             totals = np.where(self.template.are_models(moves), totals, -np.inf)
+        if not points.all():
+            totals = np.where(self.are_noiseless(points), -np.inf, totals)
         return totals, slopes, (lost == 0) | (self.form != "auto") | ~np.isfinite(totals)
+
+    def are_noiseless(self, points: Array) -> NDArray[np.bool_]:
+        """Tell where all variances are zero: the filter leaves such rows out, and nothing speaks against it."""
+        are_variances = self.are_variances
+        return np.asarray(are_variances.any() & (points[:, are_variances] == 0).all(axis=1))
+
+    @property
+    def are_variances(self) -> NDArray[np.bool_]:
+        """Which parameters have no bound but zero."""
+        return np.array([mark.lower == 0 and mark.upper == np.inf for mark in self.model.parameters.values()])
 
     def _by_build(self, point: Array) -> Seen:
         with np.errstate(all="ignore"):
-            system = self.built(point)
+            system = None if self.are_noiseless(point[None])[0] else self.built(point)
             if system is None:
                 return Seen(self, point, -np.inf)
             try:
@@ -164,8 +176,7 @@ class Problem(NamedTuple):
         times the variances is `-(n log s + S / s) / 2` and a constant.
         """
         here = self.look(at).place()
-        marks = self.model.parameters.values()
-        are_variances = np.array([mark.lower == 0 and np.isinf(mark.upper) for mark in marks])
+        are_variances = self.are_variances
         if not (self.is_cheap and are_variances.any() and np.isfinite(here.height)):
             return here
         factor = 1 + float((here.at * here.gradient)[are_variances].sum())
