@@ -8,7 +8,7 @@ import numpy as np
 
 from libc.math cimport fabs, isnan, log
 from libc.string cimport memcpy
-from scipy.linalg.cython_blas cimport dgemm, dgemv, dsyrk, dtrsm, dtrsv
+from scipy.linalg.cython_blas cimport dgemm, dgemv, dtrsm, dtrsv
 from scipy.linalg.cython_lapack cimport dpotrf
 
 from pxtools.kernels.kalman_results import STEADY, Filtered
@@ -24,6 +24,7 @@ cdef struct Work:
     double *v       # (m)
     double *next    # (n)
     double *H       # (m, n) rows that are present
+    double *Ft      # (n, n) F transposed
     int *present    # (m)
 
 
@@ -31,7 +32,7 @@ cdef double _update(int n, int m, int k, const double *y, const double *d, const
                     double *x, double *P, Work work, int *info) noexcept nogil:
     """Take in the k elements of a row that are present, in place; return the log-likelihood."""
     cdef int i, j, one = 1
-    cdef double plus = 1.0, minus = -1.0, zero = 0.0, log_lik
+    cdef double plus = 1.0, zero = 0.0, log_lik
     cdef const double *rows = H
     if k < m:
         for i in range(k):
@@ -47,8 +48,7 @@ cdef double _update(int n, int m, int k, const double *y, const double *d, const
     if info[0] != 0:
         return 0.0
     dtrsm("R", "L", "T", "N", &n, &k, &plus, work.S, &k, work.W, &n)
-    dsyrk("L", "N", &n, &k, &minus, work.W, &n, &plus, P, &n)
-    _mirror(n, P)
+    _add_symmetric(n, k, -1.0, work.W, "T", work.W, 1, P)
     log_lik = -0.5 * k * LOG_2PI
     for i in range(k):
         log_lik -= log(work.S[i * k + i])
@@ -68,11 +68,27 @@ cdef double _mean_update(int n, int k, const double *rows, double *x, Work work)
 
 
 cdef void _mirror(int n, double *P) noexcept nogil:
-    """Copy the triangle that Fortran calls the lower one to the other."""
-    cdef int i, j
-    for i in range(n):
-        for j in range(i):
-            P[i * n + j] = P[j * n + i]
+    """Copy the triangle that Fortran calls the lower one to the other, a block of whole cache lines at a time."""
+    cdef int i, j, first, last
+    for first in range(0, n, 8):
+        last = min(first + 8, n)
+        for i in range(first, n):
+            for j in range(first, min(last, i)):
+                P[i * n + j] = P[j * n + i]
+
+
+cdef void _add_symmetric(int n, int inner, double scale, const double *A, char *turn, const double *B,
+                         Py_ssize_t column, double *out) noexcept nogil:
+    """out += scale A B, or A B' if `turn` is "T", known to be symmetric: three blocks out of four, then the mirror.
+
+    A column of B, or of B', is `column` numbers from the next one.
+    """
+    cdef double plus = 1.0
+    cdef int half = n // 2, rest = n - n // 2
+    dgemm("N", turn, &n, &half, &inner, &scale, <double *>A, &n, <double *>B, &n, &plus, out, &n)
+    dgemm("N", turn, &rest, &rest, &inner, &scale, <double *>A + half, &n, <double *>B + half * column, &n, &plus,
+          out + half * n + half, &n)
+    _mirror(n, out)
 
 
 cdef void _predict_mean(int n, const double *F, const double *c, double *x, Work work) noexcept nogil:
@@ -84,11 +100,18 @@ cdef void _predict_mean(int n, const double *F, const double *c, double *x, Work
 
 
 cdef void _predict_cov(int n, const double *F, const double *Q, const double *P, double *out, Work work) noexcept nogil:
+    """out = F P F' + Q; no product has a transposed first factor, which would be slower."""
     cdef double plus = 1.0, zero = 0.0
-    dgemm("N", "N", &n, &n, &n, &plus, <double *>P, &n, <double *>F, &n, &zero, work.T, &n)
+    dgemm("N", "N", &n, &n, &n, &plus, work.Ft, &n, <double *>P, &n, &zero, work.T, &n)
     memcpy(out, Q, n * n * sizeof(double))
-    dgemm("T", "N", &n, &n, &n, &plus, <double *>F, &n, work.T, &n, &plus, out, &n)
-    _mirror(n, out)
+    _add_symmetric(n, n, 1.0, work.T, "N", F, n, out)
+
+
+cdef void _transpose(int n, const double *A, double *out) noexcept nogil:
+    cdef int i, j
+    for i in range(n):
+        for j in range(n):
+            out[i * n + j] = A[j * n + i]
 
 
 cdef bint _has_settled(int n, const double *P, const double *before) noexcept nogil:
@@ -117,7 +140,7 @@ def cholesky_filter(const double[:, :, ::1] y, const double[:, :, ::1] F, const 
     cdef double[:, :, ::1] pm = np.empty((n_series, n_steps + 1, n)), fm = np.empty((n_series, n_steps, n))
     cdef double[:, :, :, ::1] pc = np.empty((n_series, n_steps + 1, n, n)), fc = np.empty((n_series, n_steps, n, n))
     cdef double[:, ::1] log_lik = np.zeros((n_series, n_steps))
-    cdef double[::1] memory = np.empty(m * n + m * m + n * n + m + n + m * n)
+    cdef double[::1] memory = np.empty(m * n + m * m + n * n + m + n + m * n + n * n)
     cdef int[::1] present = np.empty(m, dtype=np.intc)
     cdef long[::1] kept = np.zeros(n_series, dtype=np.int_)
     cdef long longest = 0
@@ -128,6 +151,7 @@ def cholesky_filter(const double[:, :, ::1] y, const double[:, :, ::1] F, const 
     work.v = work.T + n * n
     work.next = work.v + m
     work.H = work.next + n
+    work.Ft = work.H + m * n
     work.present = &present[0]
     cdef bint may_settle = steady and F.shape[0] == H.shape[0] == Q.shape[0] == R.shape[0] == 1
     cdef int s, t = 0, i, k, info = 0
@@ -162,6 +186,8 @@ def cholesky_filter(const double[:, :, ::1] y, const double[:, :, ::1] F, const 
                             &fm[s, t, 0], &fc[s, t, 0, 0], work, &info)
                         if info != 0:
                             break
+                    if t == 0 or F.shape[0] > 1:
+                        _transpose(n, &F[t if F.shape[0] > 1 else 0, 0, 0], work.Ft)
                     _predict_cov(n, &F[t if F.shape[0] > 1 else 0, 0, 0], &Q[t if Q.shape[0] > 1 else 0, 0, 0],
                                  &fc[s, t, 0, 0], &pc[s, t + 1, 0, 0], work)
                     kept[s] = t + 1
