@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -59,9 +60,13 @@ def measured(
         transfer()
 
     changed()
-    seconds = median_s(changed, times)
+    if times > 1:
+        seconds = median_s(changed, times)
     with PeakMemory() as peak:
-        changed()
+        last_s = median_s(changed, 1)
+    if times == 1:  # then it is timed and watched at once
+        seconds = last_s
+    print(f"{what}: {seconds:.3g} s, {peak.mb:.0f} MB", file=sys.stderr, flush=True)  # the rest may take minutes
     ratio = seconds / (unit * n_bytes / array.nbytes)
     return what, f"{seconds:.3g}", f"{ratio:.1f}", f"{peak.mb:.0f}", f"{peak.mb * 1e6 / n_bytes:.2f}"
 

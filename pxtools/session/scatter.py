@@ -29,12 +29,15 @@ class Cut:
         Each engine holds the one item of its piece, not a piece of one item.
     engines
         In the order of the pieces; only those that got something.
+    rows
+        A DataFrame or Series that was cut into single items, one for each engine: they do not know its types and index.
     """
 
     kind: str
     axis: int
     is_flat: bool
     engines: tuple[int, ...]
+    rows: Any = None
 
 
 def scatter(
@@ -76,7 +79,7 @@ def scatter(
     gathering = Gathering(items={name: make_item(name, held, "scattered", session.namespace)})
     session.good(session.deliver(ENGINE + "push", gathering, engines, lambda parcel: {"parcel": parcel}))
     keep_until_rebound(session, name, engines)
-    session.cuts[name] = Cut(kind, axis, flatten, tuple(engines))
+    session.cuts[name] = Cut(kind, axis, flatten, tuple(engines), value if flatten and kind == "frame" else None)
     return [b - a for a, b in itertools.pairwise(bounds)]
 
 
@@ -167,7 +170,27 @@ def _join_items(cut: Cut, items: list[Any]) -> Any:
 
         return np.stack(items, axis=cut.axis)
     if cut.kind == "frame":
-        import pandas as pd
-
-        return pd.DataFrame(items) if hasattr(items[0], "index") else pd.Series(items)
+        return _join_rows(cut.rows, items)
     return tuple(items) if cut.kind == "tuple" else items
+
+
+def _join_rows(rows: Any, items: list[Any]) -> Any:
+    """Put single items together as rows: with the index they had, and the types, where what came back has these."""
+    import pandas as pd
+
+    if not isinstance(items[0], pd.Series):
+        made = pd.Series(items, index=rows.index, name=getattr(rows, "name", None))
+        return _retyped(made, rows.dtype) if isinstance(rows, pd.Series) else made
+    table = pd.DataFrame(items).set_axis(rows.index, axis=0)
+    for column in table.columns.intersection(getattr(rows, "columns", ())):
+        table[column] = _retyped(table[column], rows[column].dtype)
+    return table
+
+
+def _retyped(column: Any, dtype: Any) -> Any:
+    """Return a column with this type if that changes no value; a row of several types has one that holds them all."""
+    try:
+        made = column.astype(dtype)
+    except (TypeError, ValueError):
+        return column
+    return made if ((made == column) | (made.isna() & column.isna())).all() else column

@@ -34,6 +34,21 @@ def test_data_frames_are_cut_by_rows_and_keep_their_index(cell: Any, shell: Any)
     pd.testing.assert_frame_equal(cell("%pxgather frame"), frame)
 
 
+def test_rows_that_went_to_one_engine_each_keep_their_types_and_index(cell: Any, shell: Any) -> None:
+    pd = pytest.importorskip("pandas", reason="pandas comes with the arviz extra")
+    dates = pd.date_range("2020-01-01", periods=4)
+    columns = {"n": [1, 2, 3, 4], "x": [0.5, np.nan, 2.0, 3.0], "s": list("abcd"), "t": dates}
+    shell.user_ns["frame"] = frame = pd.DataFrame(columns, index=pd.Index(list("wxyz"), name="key"))
+    cell("%pxscatter --flatten frame")
+    pd.testing.assert_frame_equal(cell("%pxgather frame"), frame)
+    for name in frame:
+        shell.user_ns["column"] = frame[name]
+        cell("%pxscatter --flatten column")
+        pd.testing.assert_series_equal(cell("%pxgather column"), frame[name])
+    cell("%pxscatter --flatten frame\n%pxrun --no-auto frame = frame.n / 2")
+    assert list(cell("%pxgather frame")) == [0.5, 1.0, 1.5, 2.0]
+
+
 def test_flatten_gives_each_engine_its_item(cell: Any) -> None:
     cell("%pxscatter ids=[10, 20, 30, 40] --flatten")
     assert cell("%pxcollect --how list ids") == [10, 20, 30, 40]
