@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(
     shutil.which("tmux") is None, reason="needs tmux (as root on Debian: apt-get install tmux)"
 )
 
+#: what stood on it at the end, to be looked at
+SCREEN = Path(__file__).resolve().parents[2] / "build" / "clients" / "terminal.txt"
 #: a terminal that shows nothing new for so long hangs
 PATIENCE_S = 180
 IPYTHON = (
@@ -90,6 +92,8 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
         assert "2 engines" in terminal.run("%pxcluster start -n 2")
         yield terminal
     finally:
+        SCREEN.parent.mkdir(parents=True, exist_ok=True)
+        SCREEN.write_text(terminal.screen() + "\n")
         terminal.close()
 
 
