@@ -32,6 +32,7 @@ class Terminal:
     """A terminal of 120 columns with IPython in it, in a directory and profile of its own."""
 
     def __init__(self, folder: Path) -> None:
+        self.last_seen = ""
         self._tmux = ["tmux", "-L", f"pxtools-{os.getpid()}", "-f", os.devnull]
         start = [*self._tmux, "new-session", "-d", "-x", "120", "-y", "50", "-c", str(folder)]
         environment = {**os.environ, "IPYTHONDIR": str(folder / "ipython"), "TERM": "xterm"}
@@ -58,6 +59,7 @@ class Terminal:
         while not re.search(pattern, screen := self.screen(), re.MULTILINE):
             assert time.monotonic() < deadline, f"waited for {pattern} in\n{screen}"
             time.sleep(0.1)
+        self.last_seen = screen
         return screen
 
     def run(self, source: str) -> str:
@@ -93,7 +95,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
         yield terminal
     finally:
         SCREEN.parent.mkdir(parents=True, exist_ok=True)
-        SCREEN.write_text(terminal.screen() + "\n")
+        SCREEN.write_text(terminal.last_seen + "\n")
         terminal.close()
 
 
