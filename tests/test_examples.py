@@ -121,7 +121,7 @@ needs_all_languages = pytest.mark.skipif(
 @needs_all_languages
 def test_the_walkers_show_what_their_text_says(executed: Any) -> None:
     notebook, _ = executed("walkers")
-    one, ten = map(float, re.findall(r"walkers?: ([\d.]+) of the points", shown(notebook, 'f"{name}: {np.mean')))
+    one, ten = map(float, re.findall(r"walkers?: ([\d.]+) of the points", shown(notebook, "low = np.mean")))
     assert one == 1  # in one bump, of which nothing tells
     assert abs(ten - 0.6) < 0.01  # six of ten starts
     right, wrong = map(float, re.findall(r"sd of y ([\d.]+)", shown(notebook, "%pxmap spread")))

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(
     shutil.which("tmux") is None, reason="needs tmux (as root on Debian: apt-get install tmux)"
 )
 
+#: what stood on it at the end, to be looked at
+SCREEN = Path(__file__).resolve().parents[2] / "build" / "clients" / "terminal.txt"
 #: a terminal that shows nothing new for so long hangs
 PATIENCE_S = 180
 IPYTHON = (
@@ -30,6 +32,7 @@ class Terminal:
     """A terminal of 120 columns with IPython in it, in a directory and profile of its own."""
 
     def __init__(self, folder: Path) -> None:
+        self.last_seen = ""
         self._tmux = ["tmux", "-L", f"pxtools-{os.getpid()}", "-f", os.devnull]
         start = [*self._tmux, "new-session", "-d", "-x", "120", "-y", "50", "-c", str(folder)]
         environment = {**os.environ, "IPYTHONDIR": str(folder / "ipython"), "TERM": "xterm"}
@@ -56,6 +59,7 @@ class Terminal:
         while not re.search(pattern, screen := self.screen(), re.MULTILINE):
             assert time.monotonic() < deadline, f"waited for {pattern} in\n{screen}"
             time.sleep(0.1)
+        self.last_seen = screen
         return screen
 
     def run(self, source: str) -> str:
@@ -90,6 +94,8 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
         assert "2 engines" in terminal.run("%pxcluster start -n 2")
         yield terminal
     finally:
+        SCREEN.parent.mkdir(parents=True, exist_ok=True)
+        SCREEN.write_text(terminal.last_seen + "\n")
         terminal.close()
 
 
