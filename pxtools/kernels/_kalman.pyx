@@ -99,9 +99,6 @@ cdef extern from "kalman_sizes.h" nogil:
     long score_doubles(Py_ssize_t n, Py_ssize_t m)
 
 
-cdef double LOST = _LOST
-
-
 cdef bint _is_diagonal(const double *matrices, Py_ssize_t count, Py_ssize_t size) noexcept nogil:
     cdef Py_ssize_t t, i, j
     for t in range(count):
@@ -362,6 +359,9 @@ def univariate_smoother(y, F, H, R, d, filtered, bint estimators=True):
             smoother_series(&holder.model, y_ + s * n_steps * m, &out, work)
             n_lost += _lost(n, n_steps, n_kept, out.cov, out.filtered_cov)
     return Smoothed(means, covs, rs, Ns, n_lost)
+
+
+cdef double LOST = _LOST
 
 
 cdef long _lost(Py_ssize_t n, Py_ssize_t n_steps, Py_ssize_t n_kept, const double *cov,
