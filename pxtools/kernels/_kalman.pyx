@@ -43,9 +43,6 @@ cdef long score_room(Py_ssize_t n, Py_ssize_t m) noexcept nogil:
     return score_doubles(n, m)
 
 
-cdef double LOST = _LOST
-
-
 cdef bint _is_diagonal(const double *matrices, Py_ssize_t count, Py_ssize_t size) noexcept nogil:
     cdef Py_ssize_t t, i, j
     for t in range(count):
@@ -306,6 +303,9 @@ def univariate_smoother(y, F, H, R, d, filtered, bint estimators=True):
             smoother_series(&holder.model, y_ + s * n_steps * m, &out, work)
             n_lost += _lost(n, n_steps, n_kept, out.cov, out.filtered_cov)
     return Smoothed(means, covs, rs, Ns, n_lost)
+
+
+cdef double LOST = _LOST
 
 
 cdef long _lost(Py_ssize_t n, Py_ssize_t n_steps, Py_ssize_t n_kept, const double *cov,
