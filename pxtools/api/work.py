@@ -137,7 +137,7 @@ def last_map() -> dict[int, Any]:
     Examples
     --------
     >>> import pxtools
-    >>> pxtools.map(lambda n: 6 / n, [3, 2, 1, 0], chunksize=1)    # doctest: +ELLIPSIS
+    >>> pxtools.map(lambda n: 6 / n, [3, 2, 1, 0], targets=0, chunksize=1)    # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ZeroDivisionError: division by zero
     ...

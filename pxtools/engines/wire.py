@@ -233,10 +233,19 @@ class Wire:
 
     def not_begun(self, results: Mapping[int, Any]) -> list[int]:
         """Return the engines that have work of somebody else before this."""
-        if not results:
-            return []
-        queues = self.client.queue_status(list(results), verbose=True)
-        return [i for i, result in results.items() if result.msg_ids[0] in queues.get(i, {}).get("queue", [])[1:]]
+        queues = self._queues(results)
+        return [i for i, result in results.items() if result.msg_ids[0] in queues[i][1:]]
+
+    def at_other_work(self, results: Mapping[Any, int]) -> list[int]:
+        """Return those of the engines, by result, that are at work to which none of these results belongs."""
+        own = {result.msg_ids[0] for result in results}
+        return [i for i, queue in self._queues(results.values()).items() if queue and queue[0] not in own]
+
+    def _queues(self, engines: Iterable[int]) -> dict[int, list[str]]:
+        """Return the numbers of the messages that each engine has to answer, in its order."""
+        engines = sorted(set(engines))
+        found = self.client.queue_status(engines, verbose=True) if engines else {}
+        return {i: found.get(i, {}).get("queue", []) for i in engines}
 
     def interrupt(self, engines: list[int]) -> None:
         """Send SIGINT to engines through the process that watches over each."""

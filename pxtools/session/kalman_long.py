@@ -169,6 +169,8 @@ def cut_in_time(
     label = f"`{named[0]}`" if named[0] else "the series"
     form = own.get("form", "auto")
     names = ["smoothed_mean", "smoothed_cov"] if own.get("smooth") else []
+    if more["write"] is not None and more["write"].kind != "npy":
+        raise PxUsageError(f"{label} is one series: its results are written as .npy files.\nType `--write FOLDER`.")
     guess = estimate_cut(model, found, [*names, "filtered_mean"])
     if where == "auto" and more["write"] is None and not guess.pays:
         if targets is not None:

@@ -102,13 +102,13 @@ class Pool:
         if not self.session.is_connected:
             return
         wire = self.session.wire
-        stuck = self._abandon() if self._pending or self._keeping is not None else []
+        halted = self._abandon() if self._pending or self._keeping is not None else Halted(self.engines)
         if self._nbytes > _SMALL_BYTES:
             wire.submit(WORK + "release", {i: {"token": self.token} for i in self.engines if i in wire.alive})
         else:
             self.session.release(self.engines, self.token)
         if kind is KeyboardInterrupt:
-            raise Halted(self.engines, stuck).interrupted() from None
+            raise halted.interrupted() from None
 
     @property
     def targets(self) -> list[int]:
@@ -176,7 +176,7 @@ class Pool:
             if tick is not None:
                 tick()
             if self._waiting.cancelled.is_set() or (not finished and self._waiting.is_over):
-                raise Halted(self.engines, self._abandon()).stopped(self._waiting)
+                raise self._abandon().stopped(self._waiting)
             self._take_from_frozen()
             if self._keeping is not None and self._keeping.poll():
                 self._settle()
@@ -233,8 +233,8 @@ class Pool:
             discard(result)
             self._send(self._pending.pop(result))
 
-    def _abandon(self) -> list[int]:
-        """Take back what has not begun, interrupt what has; return the engines that go on all the same."""
+    def _abandon(self) -> Halted:
+        """Take back what has not begun, interrupt what has, and let engines that are at other work go on."""
         wire = self.session.wire
         pending = {result: piece.engine for result, piece in self._pending.items()}
         if self._keeping is not None:
@@ -244,11 +244,13 @@ class Pool:
         self._pending.clear()
         self._waiting_here.clear()
         try:
+            elsewhere = wire.at_other_work(pending)
             wire.abort(list(pending), wire.alive)
-            _, late = concurrent.futures.wait(pending, timeout=_SOON_S)
+            mine = [result for result, engine in pending.items() if engine not in elsewhere]
+            _, late = concurrent.futures.wait(mine, timeout=_SOON_S)
             wire.interrupt(sorted({pending[result] for result in late}))
             _, late = concurrent.futures.wait(late, timeout=INTERRUPT_GRACE_S)
-            return sorted({pending[result] for result in late})
+            return Halted(self.engines, sorted({pending[result] for result in late}), elsewhere)
         finally:
             for result in pending:
                 discard(result)

@@ -164,6 +164,15 @@ def test_each_engine_reads_its_part_of_a_file_and_writes_its_part_of_the_results
     assert alone.log_likelihood == here.log_likelihood
 
 
+@pytest.mark.parametrize("ending", ["zarr", "parquet"])
+def test_results_of_one_series_are_written_as_npy_only(ending: str, session: Session, y: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        PxUsageError, match=r"one series: its results are written as \.npy files\.\nType `--write FOLDER`"
+    ):
+        cut(session, y, write=str(tmp_path / f"out.{ending}"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_table_keeps_its_dates_and_columns(session: Session, y: Any) -> None:
     import pandas as pd
 
