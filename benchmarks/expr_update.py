@@ -250,17 +250,18 @@ def report(n, k, found, is_one, limits):
             best[name] = min(best[name], clocks[0]() - start[0])
             other[name] = min(other[name], clocks[1]() - start[1])
     size = min(n, 2000)
-    gemm = 2 * size**3 / best.pop("dgemm")
+    product = 2 * size**3
+    gemms = product / best.pop("dgemm"), product / other.pop("dgemm")
     least = 3 * k * n**2 + 2 * k**2 * n + k**3 / 3
     first, second = ("CPU", "wall") if is_one else ("wall", "CPU")
-    print(f"n = {n}, k = {k}; dgemm {gemm / 1e9:.1f} Gflop/s; least flops of the dense pair {least / 1e9:.3f} G")
-    for name, least_s in best.items():
-        base = best["literal NumPy, diagonal R" if "diagonal" in name else "literal NumPy"]
-        line = f"   {name:28s} {least_s * 1e3:9.1f} ms {first} {other[name] * 1e3:9.1f} ms {second}"
-        line += f"   {base / least_s:5.2f}× the literal"
-        if "diagonal" not in name:
-            line += f"   useful rate {least / least_s / gemm:6.1%} of dgemm"
-        print(line)
+    print(f"n = {n}, k = {k}; dgemm {gemms[0] / 1e9:.1f} Gflop/s; least flops of the dense pair {least / 1e9:.3f} G")
+    for name in best:
+        base = "literal NumPy, diagonal R" if "diagonal" in name else "literal NumPy"
+        line = f"   {name:28s}"
+        for clock, seconds, gemm in ((first, best, gemms[0]), (second, other, gemms[1])):
+            line += f" {seconds[name] * 1e3:8.1f} ms {clock} {seconds[base] / seconds[name]:5.2f}× the literal"
+            line += f" {least / seconds[name] / gemm:6.1%} of dgemm" if "diagonal" not in name else 16 * " "
+        print(line.rstrip())
     for rival in best:
         if not rival.startswith(("literal", "pxtools", "SciPy")):
             print(f"   pxtools is {best[rival] / best['pxtools']:.2f}× as fast as {rival}")
