@@ -16,6 +16,11 @@ Array = NDArray[np.float64]
 ROUND_OFF = 1e-10
 
 
+def states_text(n_states: int) -> str:
+    """Return "1 state" or "4 states"."""
+    return f"{n_states} state" if n_states == 1 else f"{n_states} states"
+
+
 def as_array(name: str, value: Any) -> Array:
     """Return `value` as a float64 array; text, complex numbers and ragged lists are usage errors."""
     try:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pxtools.errors import PxUsageError, nearest
 from pxtools.kalman.batch import FleetArrays, Models, run_fleet
-from pxtools.kalman.checks import Array
+from pxtools.kalman.checks import Array, states_text
 from pxtools.kalman.filtering import filter_series
 from pxtools.kalman.fitting.sums import Summed, summed_statistics
 from pxtools.kalman.forecasting import Forecast, forecast, future_index
@@ -335,7 +335,7 @@ class FleetResult:
         which = "one model" if isinstance(self.models, StateSpaceModel) else "a model for each"
         total = float(np.nansum(self.log_likelihood))
         lines = [
-            f"{n_series:,} series of {n_steps:,} steps, {n_obs} observed, {first.n_states} states, {which}",
+            f"{n_series:,} series of {n_steps:,} steps, {n_obs} observed, {states_text(first.n_states)}, {which}",
             f"log-likelihood {total:,.4f} in all, {total / max(1, n_series - len(self.failed)):,.4f} a series",
         ]
         if self.fit is not None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from pxtools.errors import PxUsageError, nearest
-from pxtools.kalman.checks import Array
+from pxtools.kalman.checks import Array, states_text
 from pxtools.kalman.cuts import Moments, NotCut
 from pxtools.kalman.filtering import filter_series
 from pxtools.kalman.fleet import OTHERS
@@ -209,8 +209,9 @@ class LongResult:
     def summary(self) -> str:
         """Return what was filtered, where, and the log-likelihood."""
         n_steps, n_obs = self.source.shape
+        states = states_text(self.model.n_states)
         return (
-            f"LongResult: {n_steps:,} steps, {n_obs} observed, {self.model.n_states} states, {self.source.words()}\n"
+            f"LongResult: {n_steps:,} steps, {n_obs} observed, {states}, {self.source.words()}\n"
             f"  log-likelihood    {self.log_likelihood:,.4f}"
         )
 

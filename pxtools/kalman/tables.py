@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pxtools.errors import PxUsageError
+from pxtools.kalman.checks import states_text
 from pxtools.kalman.diagnostics import diagnose
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def heading(result: FilterResult) -> list[str]:
     n_series, n_steps, n_obs = values.shape
     missing = int(np.isnan(values).sum())
     of_series = f"{n_series} series, " if result.observed.is_batch else ""
-    what = f"{n_steps} steps, {n_obs} observed, {result.model.n_states} states"
+    what = f"{n_steps} steps, {n_obs} observed, {states_text(result.model.n_states)}"
     dates = [f"  from              {result.index[0]} to {result.index[-1]}"] if result.index is not None else []
     return [
         f"FilterResult: {of_series}{what}, form {result.form}",
