@@ -186,21 +186,6 @@ def test_a_table_keeps_its_dates_and_columns(session: Session, y: Any) -> None:
     assert there.whole.to_frame("predicted_mean").equals(kalman(MODEL, table).to_frame("predicted_mean"))
 
 
-def test_the_part_of_an_engine_that_dies_is_done_by_another_if_it_is_anywhere_else(
-    session: Session, y: Any, lines: list[str]
-) -> None:
-    made = run(session, Cell("import numpy as np\nz = np.ones(3_000)"))
-    only_there = filter_on(session, local_level(0.3, observation_var=1.0), made.outputs["z"], where="engines")
-    there = cut(session, y)
-    pid = session.wire.engines[session.wire.ids[1]]["pid"]
-    os.kill(pid, signal.SIGSTOP)  # it has the question, and dies over it
-    threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
-    assert differ(there, kalman(MODEL, y), ["smoothed_mean"]) == {}
-    assert any("steps 3,000 to 5,999 are run again on engine 0" in line for line in lines)
-    with pytest.raises(PxEngineLost, match="died with steps 3,000 to 5,999 of `z`, which are nowhere else"):
-        only_there.filtered_mean  # noqa: B018
-
-
 def test_what_does_not_pay_is_done_here_and_said(session: Session, y: Any, lines: list[str]) -> None:
     result = filter_on(session, MODEL, y, name="flow", targets="all")
     assert isinstance(result, FilterResult)
@@ -269,3 +254,19 @@ def test_a_full_disk_is_an_error_before_the_work_and_leaves_no_file(
     with pytest.raises(PxUsageError, match=r"cannot take the results, .*free.*\n.*Nothing was written"):
         cut(session, tmp_path / "y.npy", write=str(small_disk / "out"))
     assert not [path for path in small_disk.rglob("*") if path.is_file()]
+
+
+# Last, so that no other test meets the cluster while the engine is being replaced.
+def test_the_part_of_an_engine_that_dies_is_done_by_another_if_it_is_anywhere_else(
+    session: Session, y: Any, lines: list[str]
+) -> None:
+    made = run(session, Cell("import numpy as np\nz = np.ones(3_000)"))
+    only_there = filter_on(session, local_level(0.3, observation_var=1.0), made.outputs["z"], where="engines")
+    there = cut(session, y)
+    pid = session.wire.engines[session.wire.ids[1]]["pid"]
+    os.kill(pid, signal.SIGSTOP)  # it has the question, and dies over it
+    threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
+    assert differ(there, kalman(MODEL, y), ["smoothed_mean"]) == {}
+    assert any("steps 3,000 to 5,999 are run again on engine 0" in line for line in lines)
+    with pytest.raises(PxEngineLost, match="died with steps 3,000 to 5,999 of `z`, which are nowhere else"):
+        only_there.filtered_mean  # noqa: B018
