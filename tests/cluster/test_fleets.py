@@ -8,13 +8,11 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from pxtools.errors import PxEngineLost, PxInterrupted, PxUsageError
@@ -25,38 +23,10 @@ from pxtools.session.core import NoProgress, Session
 from pxtools.session.kalman import filter_on
 from pxtools.session.run import Cell, run
 from pxtools.session.scatter import scatter
+from tests.cluster import two_engines
 
-N = 2
+N, module_session, lines, session = two_engines.N, two_engines.module_session, two_engines.lines, two_engines.session
 MODEL = StateSpaceModel([[1.0]], [[1.0]], [[0.5]], [[2.0]], initial_mean=[0.0], initial_cov=[[4.0]])
-
-
-@pytest.fixture(scope="module")
-def module_session() -> Iterator[Session]:
-    session = Session({"__name__": "__main__"}, notify=lambda line: None)
-    session.start(N)
-    yield session
-    session.disconnect()
-
-
-@pytest.fixture
-def lines() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def session(module_session: Session, lines: list[str]) -> Session:
-    """`N` healthy engines; what is notified is in `lines`."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and not all(
-        psutil.pid_exists(module_session.wire.engines[i]["pid"]) for i in module_session.wire.ids
-    ):
-        time.sleep(0.1)  # the cluster has yet to see that one was killed
-    module_session.namespace.clear()
-    module_session.namespace["__name__"] = "__main__"
-    module_session.notify = lambda line: None
-    module_session.resize(N)
-    module_session.notify = lines.append
-    return module_session
 
 
 @pytest.fixture

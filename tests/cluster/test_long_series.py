@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from pxtools.errors import PxEngineLost, PxUsageError
@@ -22,45 +20,17 @@ from pxtools.session.core import Session
 from pxtools.session.kalman import filter_on
 from pxtools.session.run import Cell, run
 from pxtools.session.scatter import scatter
+from tests.cluster import two_engines
 from tests.cluster.test_fleets import small_disk  # noqa: F401
 from tests.kalman.models import random_model
 
-N = 2
+N, module_session, lines, session = two_engines.N, two_engines.module_session, two_engines.lines, two_engines.session
 MODEL = random_model(7, 3, 2, initial="diffuse")
 N_STEPS = 6_000
 ALL = (
     *("filtered_mean", "filtered_cov", "predicted_mean", "predicted_cov", "smoothed_mean", "smoothed_cov"),
     *("log_likelihood_steps", "standardized_residuals", *OTHERS),
 )
-
-
-@pytest.fixture(scope="module")
-def module_session() -> Iterator[Session]:
-    session = Session({"__name__": "__main__"}, notify=lambda line: None)
-    session.start(N)
-    yield session
-    session.disconnect()
-
-
-@pytest.fixture
-def lines() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def session(module_session: Session, lines: list[str]) -> Session:
-    """`N` healthy engines; what is notified is in `lines`."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and not all(
-        psutil.pid_exists(module_session.wire.engines[i]["pid"]) for i in module_session.wire.ids
-    ):
-        time.sleep(0.1)  # the cluster has yet to see that one was killed
-    module_session.namespace.clear()
-    module_session.namespace["__name__"] = "__main__"
-    module_session.notify = lambda line: None
-    module_session.resize(N)
-    module_session.notify = lines.append
-    return module_session
 
 
 @pytest.fixture
