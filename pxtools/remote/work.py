@@ -29,20 +29,24 @@ def release(engine: Engine, message: Message) -> Message:
     return {}
 
 
-def _kept(engine: Engine, message: Message) -> Any:
-    """Return the kept object; who does not have it says so, and does nothing."""
+def _kept(engine: Engine, message: Message) -> tuple[Any, Message]:
+    """Return the kept object, and what is to be said of it if this message brought it.
+
+    Who does not have it says so, and does nothing.
+    """
+    said = keep(engine, message) if "task" in message else {}
     if message["token"] not in engine.tasks:
         raise Lacking([message["token"]])
-    return engine.tasks[message["token"]]
+    return engine.tasks[message["token"]], said
 
 
 def call_task(engine: Engine, message: Message) -> Message:
     """Call `module.function(kept object, *args)`; return its value and the seconds that it took."""
     module, _, name = message["function"].rpartition(".")
-    function, task = getattr(importlib.import_module(module), name), _kept(engine, message)
+    function, (task, said) = getattr(importlib.import_module(module), name), _kept(engine, message)
     began = time.perf_counter()
     value = function(task, *message["args"])
-    return {"value": value, "seconds": time.perf_counter() - began}
+    return {"value": value, "seconds": time.perf_counter() - began, **said}
 
 
 def map_items(engine: Engine, message: Message) -> Message:
@@ -61,11 +65,11 @@ def map_items(engine: Engine, message: Message) -> Message:
     dict
         ``results`` (packed list), ``seconds``, ``failed`` (number of the item) and ``failure`` if one failed.
     """
-    function, items = _kept(engine, message), engine.unpack(message["items"])
+    (function, said), items = _kept(engine, message), engine.unpack(message["items"])
     began = time.perf_counter()
     with contextlib.nullcontext() if message["seed"] is None else engine.own_streams():
         results, answer = _map(engine, message, function, items)
-    return {"results": _packed_results(engine, results), "seconds": time.perf_counter() - began, **answer}
+    return {"results": _packed_results(engine, results), "seconds": time.perf_counter() - began, **answer, **said}
 
 
 def _map(engine: Engine, message: Message, function: Callable[..., Any], items: list[Any]) -> tuple[list[Any], Message]:

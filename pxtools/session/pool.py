@@ -24,7 +24,8 @@ WORK = "pxtools.remote.work."
 
 #: pieces of work that end by themselves this soon are let alone: a signal could hit what runs after them
 _SOON_S = 0.5
-#: objects up to this size stay on engines until the next message to them, which saves one to each
+#: objects up to this size travel with an engine's first piece, and stay there until the next message to it: that
+#: saves two messages to each
 _SMALL_BYTES = 1_000_000
 _tokens = itertools.count(1)
 
@@ -33,7 +34,7 @@ _tokens = itertools.count(1)
 class _Piece:
     """A piece of work: its key, what is sent, who should not get it, how long it takes against others of the pool.
 
-    And who has it, and how often it was lost before.
+    And who has it, how often it was lost before, and what is to be called if it is never answered.
     """
 
     key: Any
@@ -43,13 +44,20 @@ class _Piece:
     weight: int
     engine: int = -1
     times_lost: int = 0
+    on_unanswered: Callable[[list[int]], None] | None = None
+
+    def give_up(self, engine: int) -> None:
+        """Note that nobody knows what the engine has received with it."""
+        if self.on_unanswered is not None:
+            self.on_unanswered([engine])
+        self.on_unanswered = None
 
 
 class Pool:
     """An object kept on engines, and tasks that use it.
 
     Use as a context manager: at its end the engines forget the object, and after an interrupt they are stopped.
-    Pieces are sent behind the object, without waiting for what engines say to it.
+    Nobody waits for what engines say to the object: pieces are sent behind it, or with it if it is small.
 
     Parameters
     ----------
@@ -91,14 +99,23 @@ class Pool:
         self.ahead = 1
         self._gathering, self._nbytes = gathering, task.nbytes
         self._build = lambda parcel: {"parcel": parcel, "token": self.token, "task": task}
+        self._keeping: Call | None = None
+        #: engines to which the object has not been sent, and what those said that got it with a piece
+        self._without: set[int] = set()
+        self._conflicts: dict[int, list[str]] = {}
         with waiting.within(timeout_s) as self._waiting:
-            self._keeping: Call | None = session.send(WORK + "keep", gathering, engines, self._build)
-            self._keeping.with_output = False
+            if _is_small(task, gathering):
+                self._without.update(engines)
+            else:
+                self._keeping = session.send(WORK + "keep", gathering, engines, self._build)
+                self._keeping.with_output = False
 
     def __enter__(self) -> Pool:
+        self.session.tell(self._gathering, {})
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.session.tell(Gathering(), self._conflicts)
         if not self.session.is_connected:
             return
         wire = self.session.wire
@@ -146,13 +163,24 @@ class Pool:
             if not free:
                 continue
             engine = min(free, key=load.__getitem__)
-            result = self.session.wire.submit_one(WORK + piece.function, engine, piece.message)
+            result = self._submit_to(engine, piece)
             if result is not None:  # else it died just now
                 self._waiting_here.remove(piece)
                 piece.engine = engine
                 self._pending[result] = piece
                 pieces[engine] += 1
                 load[engine] += piece.weight
+
+    def _submit_to(self, engine: int, piece: _Piece) -> Any:
+        """Send a piece to an engine, with the object if it has not got it; return ipyparallel's result, or None."""
+        if engine not in self._without:
+            return self.session.wire.submit_one(WORK + piece.function, engine, piece.message)
+        self._without.remove(engine)
+        call = self.session.send(
+            WORK + piece.function, self._gathering, [engine], lambda parcel: {**self._build(parcel), **piece.message}
+        )
+        piece.on_unanswered = call.on_unanswered
+        return call.results.get(engine)
 
     @property
     def n_pending(self) -> int:
@@ -187,6 +215,10 @@ class Pool:
                 self._share_out()  # before the answer is read: the engine has nothing to do
                 reply = read_reply(result, engine, with_output=False)
                 del self._pending[result]  # not before: what an interrupt leaves unread has to be found
+                if reply.answer is None:
+                    piece.give_up(engine)
+                elif "conflicts" in reply.answer:
+                    self._conflicts[engine] = reply.answer["conflicts"]
                 if reply.lost:
                     self._send_again(piece, reply.lost)
                 elif reply.answer and "lacking" in reply.answer:  # not even begun
@@ -209,8 +241,7 @@ class Pool:
                 replies |= self.session.deliver(WORK + "keep", self._gathering, lacking, self._build)
         held = {i: reply for i, reply in replies.items() if not reply.lost}
         answers = self.session.good(held or replies, self._gathering.problems)  # who died just now is left out
-        if answers:
-            self.session.tell(self._gathering, {i: answer["conflicts"] for i, answer in answers.items()})
+        self._conflicts |= {i: answer["conflicts"] for i, answer in answers.items()}
 
     def _send_again(self, piece: _Piece, why: str) -> None:
         if piece.times_lost >= self._retries:
@@ -231,7 +262,9 @@ class Pool:
             self.session.wire.abandon(stranded, frozen)
         for result in stranded:
             discard(result)
-            self._send(self._pending.pop(result))
+            piece = self._pending.pop(result)
+            piece.give_up(piece.engine)
+            self._send(piece)
 
     def _abandon(self) -> Halted:
         """Take back what has not begun, interrupt what has, and let engines that are at other work go on."""
@@ -241,6 +274,8 @@ class Pool:
             pending |= {result: engine for engine, result in self._keeping.pending.items()}
             self._keeping.on_unanswered(list(self._keeping.pending))
             self._keeping = None
+        for piece in self._pending.values():
+            piece.give_up(piece.engine)
         self._pending.clear()
         self._waiting_here.clear()
         try:
@@ -254,3 +289,9 @@ class Pool:
         finally:
             for result in pending:
                 discard(result)
+
+
+def _is_small(task: Packed, gathering: Gathering) -> bool:
+    """Return whether the object and all that it relies on may be sent to each engine for itself."""
+    items = gathering.items.values()
+    return task.nbytes + sum(item.nbytes for item in items) <= _SMALL_BYTES and not any(i.per_engine for i in items)
