@@ -191,7 +191,8 @@ class _Map:
     def _fill(self) -> None:
         """Keep the engines busy, and not much more: what is sent cannot be balanced any more."""
         self.pool.ahead = 1 if self.batches.is_fixed else self.batches.ahead
-        while self.pool.n_pending < self.batches.ahead * len(self.pool.targets):
+        n_engines = len(self.pool.targets)
+        while self.pool.n_pending < self.batches.ahead * n_engines:
             batch = self.batches.next()
             if batch is None:
                 return

@@ -151,8 +151,10 @@ class Pool:
 
     def _share_out(self) -> None:
         """Give what waits here to the engines that have least to do, up to `ahead` pieces each."""
+        if not self._waiting_here:
+            return
         targets = self.targets
-        if not targets and self._waiting_here:
+        if not targets:
             raise PxEngineLost("all engines of this work died or froze.\nBring new ones up: `%pxcluster restart`.")
         pieces, load = Counter[int](), Counter[int]()
         for piece in self._pending.values():
@@ -285,7 +287,7 @@ class Pool:
             _, late = concurrent.futures.wait(mine, timeout=_SOON_S)
             wire.interrupt(sorted({pending[result] for result in late}))
             _, late = concurrent.futures.wait(late, timeout=INTERRUPT_GRACE_S)
-            return Halted(self.engines, sorted({pending[result] for result in late}), elsewhere)
+            return Halted({*pending.values()}, sorted({pending[result] for result in late}), elsewhere)
         finally:
             for result in pending:
                 discard(result)

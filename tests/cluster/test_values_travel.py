@@ -54,12 +54,15 @@ def test_a_value_changed_on_the_engines_only_is_kept(cell: Any, session: Any) ->
     assert session.notices == []
 
 
-def test_changed_on_both_sides_the_notebooks_value_wins_and_one_line_says_so(cell: Any, session: Any) -> None:
-    cell("x = 1")
+@pytest.mark.parametrize(("line", "n"), [("%pxrun x", N_ENGINES), ("%pxmap --chunksize 1 with_x range(8)", 8)])
+def test_changed_on_both_sides_the_notebooks_value_wins_and_one_line_says_so(
+    line: str, n: int, cell: Any, session: Any
+) -> None:
+    cell("x = 1\ndef with_x(item): return x")
     cell("%pxrun x")
     theirs(session, x=7)
     cell("x = 2")
-    assert list(cell("%pxrun x")) == [2] * N_ENGINES
+    assert list(cell(line)) == [2] * n
     assert session.notices == ["`x` differed here and on engines 0-3: the notebook's value was taken."]
 
 

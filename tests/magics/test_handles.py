@@ -54,7 +54,7 @@ def busy(session: Any, cell: Any) -> Any:
         "%pxwho --timeout 0.3",
         "%pxclear --timeout 0.3",
         "%pxrun --timeout 0.3 x = 1",
-        "%pxmap --timeout 0.3 abs range(8)",
+        "%pxmap --timeout 0.3 abs range(100)",
         "%pxdoctor --timeout 0.3",
         "%%pxexpr --timeout 0.3 twice\ny = 2*x",
     ],
@@ -65,11 +65,12 @@ def test_a_time_limit_ends_the_wait_for_engines_that_do_something_else(line: str
         cell(line)
 
 
-def test_a_value_whose_sending_was_taken_back_is_sent_again(cell: Any) -> None:
-    cell("a = 1\n%pxpush a")
+@pytest.mark.parametrize("line", ["%pxpush --timeout 0.3 a", "%pxmap --timeout 0.3 with_a range(100)"])
+def test_a_value_whose_sending_was_taken_back_is_sent_again(line: str, cell: Any) -> None:
+    cell("a = 1\ndef with_a(x): return a + x\n%pxpush a")
     handle = cell(f"%pxrun --noblock {LONG}")
     with pytest.raises(PxTimeout):
-        cell("a = 2\n%pxpush --timeout 0.3 a")
+        cell(f"a = 2\n{line}")
     handle.cancel()
     assert list(cell("%pxrun a + px_rank")) == [2, 3, 4, 5]
 
