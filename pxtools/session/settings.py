@@ -41,7 +41,7 @@ class Settings:
     targets: str = "all"
     seed: int | None = None
     push_limit: int = 1_000_000_000
-    collect_limit: int = 1_000_000
+    collect_limit: int = 2_000_000
     never_push: tuple[str, ...] = ()
     follow_cwd: bool = True
     progress: bool = True

@@ -152,17 +152,17 @@ def test_a_way_to_combine_that_does_not_fit_binds_nothing(cell: Any, shell: Any)
 
 
 def test_a_large_value_stays_on_its_engine_until_it_is_read(cell: Any, shell: Any) -> None:
-    cell("%pxrun import numpy as np; big = np.full(200_000, px_rank * 1.0)")
+    cell("%pxrun import numpy as np; big = np.full(300_000, px_rank * 1.0)")
     big = shell.user_ns["big"]
     assert all(isinstance(big.slot(engine), Remote) for engine in big.engines)
-    assert "1.6 MB on engine 3" in repr(big)
+    assert "2.4 MB on engine 3" in repr(big)
     assert big[3][0] == 3.0
     assert isinstance(big.slot(2), Remote)
     assert big[3].flags.writeable
 
 
 def test_a_large_value_that_changed_before_it_was_read_is_stale(cell: Any, shell: Any) -> None:
-    cell("%pxrun import numpy as np; big = np.zeros(200_000)")
+    cell("%pxrun import numpy as np; big = np.zeros(300_000)")
     big = shell.user_ns["big"]
     cell("%pxrun --no-auto big[0] = 1")
     with pytest.raises(StaleValue, match=r"changed in place there(.|\n)*Collect it again"):
@@ -170,7 +170,7 @@ def test_a_large_value_that_changed_before_it_was_read_is_stale(cell: Any, shell
 
 
 def test_a_large_value_whose_name_was_bound_anew_is_never_newer_data(cell: Any, shell: Any) -> None:
-    cell("%pxrun import numpy as np; big = np.zeros(200_000)")
+    cell("%pxrun import numpy as np; big = np.zeros(300_000)")
     big = shell.user_ns["big"]
     cell("%pxrun big = big + 1")
     assert big[0][0] == 0
@@ -178,7 +178,7 @@ def test_a_large_value_whose_name_was_bound_anew_is_never_newer_data(cell: Any, 
 
 
 def test_a_large_value_that_was_cleared_is_stale(cell: Any, shell: Any) -> None:
-    cell("%pxrun import numpy as np; big = np.zeros(200_000)")
+    cell("%pxrun import numpy as np; big = np.zeros(300_000)")
     big = shell.user_ns["big"]
     cell("%pxclear")
     with pytest.raises(StaleValue, match="cleared"):
@@ -187,7 +187,7 @@ def test_a_large_value_that_was_cleared_is_stale(cell: Any, shell: Any) -> None:
 
 def test_an_engine_forgets_a_large_value_when_the_notebook_does(cell: Any, shell: Any, session: Any) -> None:
     pinned = "len(__import__('IPython').get_ipython().pxtools_engine.pinned)"
-    cell("%pxrun import numpy as np; big = np.zeros(200_000)")
+    cell("%pxrun import numpy as np; big = np.zeros(300_000)")
     assert session.client[:].apply_sync(eval, pinned) == [1] * N_ENGINES
     cell("%pxclear big\ndel big")
     cell("%pxrun 0")
