@@ -27,6 +27,7 @@ from pxtools.session.pool import Pool
 from pxtools.session.run import Cell, run
 from pxtools.session.sampling import sample
 from pxtools.session.scatter import gather, scatter
+from tests.cluster.two_engines import is_running
 
 N = 2
 
@@ -55,10 +56,6 @@ def define(session: Session, source: str) -> Any:
     exec(source, session.namespace)
     (name,) = set(session.namespace) - before - {"__builtins__"}
     return session.namespace[name]
-
-
-def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def kill_after(session: Session, engine: int, seconds: float) -> None:
@@ -370,7 +367,7 @@ def test_a_frozen_engine_can_be_replaced_by_one_with_the_same_state(session: Ses
     second = session.wire.ids[1]
     with frozen(session, second) as pid:
         new = session.restart(second)
-        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        assert not is_running(pid)
     assert len(new) == N
     assert second not in new
     assert state.collect(session, "(root(offset + 4), CONSTANT)", how="list") == [(3.0, 7)] * N

@@ -31,7 +31,7 @@ def session(module_session: Session, lines: list[str]) -> Session:
     """`N` healthy engines; what is notified is in `lines`."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and not all(
-        psutil.pid_exists(module_session.wire.engines[i]["pid"]) for i in module_session.wire.ids
+        is_running(module_session.wire.engines[i]["pid"]) for i in module_session.wire.ids
     ):
         time.sleep(0.1)  # the cluster has yet to see that one was killed
     module_session.namespace.clear()
@@ -40,3 +40,11 @@ def session(module_session: Session, lines: list[str]) -> Session:
     module_session.resize(N)
     module_session.notify = lines.append
     return module_session
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there that has not ended: the dead stay listed until their parent has looked."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
