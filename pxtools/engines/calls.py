@@ -180,12 +180,16 @@ class Frozen:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._began = time.monotonic()
         self._since: dict[int, float] = {}
         self._said: set[int] = set()
 
     def among(self, engines: Iterable[int]) -> set[int]:
         """Return those of the engines that have been stopped for at least `FROZEN_S`."""
-        now, stopped = time.monotonic(), self._wire.frozen().intersection(engines)
+        now = time.monotonic()
+        if now - self._began > FROZEN_S:
+            self._wire.look_elsewhere()
+        stopped = self._wire.frozen().intersection(engines)
         self._since = {i: self._since.get(i, now) for i in stopped}
         lasting = {i for i, since in self._since.items() if now - since >= FROZEN_S}
         for engine_id in sorted(lasting - self._said):

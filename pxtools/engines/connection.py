@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import psutil
 from ipyparallel.cluster import launcher as launchers
 
 from pxtools.engines import hosts, memo, queue, trouble
-from pxtools.engines.health import is_stopped
 from pxtools.engines.kinds import Kind, kind_of
 from pxtools.engines.reaper import Reaper
 
@@ -90,6 +89,11 @@ class Connection:
         """Take note of who is here: engines that come and go are not awaited any more."""
         self._arrived.update(self.client.ids)
 
+    @property
+    def has_places(self) -> bool:
+        """Whether engines go to hosts that each take so many."""
+        return self.kind is not None and self.kind.is_ssh
+
     def launch(self, n: int) -> None:
         """Ask for `n` more engines, and wait for none.
 
@@ -99,7 +103,7 @@ class Connection:
             They could not even be asked for.
         """
         settings = _launch_settings(self.cluster, self.kind, n + len(self._arrived), self.options)
-        if self.kind is not None and self.kind.is_ssh:
+        if self.has_places:
             settings["engines"] = hosts.share_out(n, self.options.get("engines", {}), hosts.running_on(self.cluster))
         try:
             self.cluster.start_engines_sync(n, **settings)
@@ -111,6 +115,8 @@ class Connection:
     def start_more(self, n: int) -> None:
         """Start `n` more engines and wait until they are there; those of a queue come when they come."""
         before = len(self.client.ids)
+        if self.has_places:
+            hosts.wait_for_places(self.cluster, before)
         self.launch(n)
         if self.kind is None or not self.kind.is_batch:
             wait_for(self, before + n)
@@ -125,26 +131,37 @@ class Connection:
         self.launch(n)
         wait_for(self, n)
 
-    def stop_engines(self, engine_ids: list[int], pids: Mapping[int, int]) -> None:
+    def stop_engines(self, engine_ids: list[int], pids: Mapping[int, int], frozen: Collection[int]) -> None:
         """Stop some engines: ask them to shut down, then end those that do not.
 
         Parameters
         ----------
         pids
             Process ids of the engines that run on this host.
+        frozen
+            Engines that would not hear.
         """
         self.count()
         self._arrived.difference_update(engine_ids)
         self.asked = max(self.asked - len(engine_ids), 0)
         for engine_id in engine_ids:
-            # it may end just now, and leave the client's tables
-            with contextlib.suppress(ProcessLookupError, KeyError):
-                if engine_id in pids and is_stopped(pids[engine_id]):  # it would not hear
-                    os.kill(pids[engine_id], signal.SIGKILL)
+            if engine_id in frozen:
+                self._kill(engine_id, pids)
+            with contextlib.suppress(KeyError):  # it may end just now, and leave the client's tables
                 self.client.shutdown(targets=[engine_id], block=False)
         is_gone = self._wait_until_gone(engine_ids, _SHUTDOWN_S)
         _kill_what_stays([pids[i] for i in engine_ids if i in pids], grace_s=1.0 if is_gone else 0.0)
+        for engine_id in set(engine_ids).intersection(self.client.ids).difference(pids):
+            self._kill(engine_id, pids)
         self._wait_until_gone(engine_ids, _SHUTDOWN_S)
+
+    def _kill(self, engine_id: int, pids: Mapping[int, int]) -> None:
+        """Kill an engine; on another host the process that watches over it there does."""
+        with contextlib.suppress(Exception):  # it may be gone
+            if engine_id in pids:
+                os.kill(pids[engine_id], signal.SIGKILL)
+            else:
+                self.client.send_signal(signal.SIGKILL, targets=[engine_id], block=False)
 
     def _wait_until_gone(self, engine_ids: list[int], timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s

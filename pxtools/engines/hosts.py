@@ -6,6 +6,7 @@ import concurrent.futures
 import itertools
 import shlex
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from pxtools.engines.trouble import advice
 from pxtools.errors import PxClusterError, PxUsageError
 
+#: seconds in which word of an engine that has ended comes from its host
+_NOTICED_S = 10
 #: how long one host may take to answer
 _LOOK_S = 30
 
@@ -80,8 +83,21 @@ def share_out(n: int, hosts: Mapping[str, Any], taken: Mapping[str, int]) -> dic
 
 def running_on(cluster: Any) -> dict[str, int]:
     """Return host to the number of its engines that have not ended."""
-    keys = (key for engine_set in cluster.engines.values() for key in engine_set.launchers)
-    return Counter(key.rpartition("/")[0] for key in keys)
+    launchers = [item for engine_set in cluster.engines.values() for item in engine_set.launchers.items()]
+    return Counter(key.rpartition("/")[0] for key, launcher in launchers if not _has_ended(launcher))
+
+
+def _has_ended(launcher: Any) -> bool:
+    """Return whether the thread that waits for an engine is done; ipyparallel itself hears of it in its next call."""
+    thread = getattr(launcher, "_wait_thread", None)
+    return thread is not None and not thread.is_alive()
+
+
+def wait_for_places(cluster: Any, n_engines: int) -> None:
+    """Wait for word of the engines that have ended, so that no more than `n_engines` take a place."""
+    deadline = time.monotonic() + _NOTICED_S
+    while sum(running_on(cluster).values()) > n_engines and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def check(options: Mapping[str, Any]) -> None:

@@ -26,9 +26,10 @@ import psutil
 import pxtools
 from pxtools.engines.calls import Call, Message, Reply, frozen_message, name_engines, raise_if_lost
 from pxtools.engines.cluster import Connection
-from pxtools.engines.health import is_stopped
+from pxtools.engines.neighbours import Neighbours
 from pxtools.errors import PxClusterError
 from pxtools.remote import sharing
+from pxtools.remote.health import is_stopped
 
 __all__ = ["Call", "Message", "Reply", "Wire", "frozen_message", "name_engines", "raise_if_lost"]
 
@@ -37,6 +38,8 @@ TREE_BYTES, TREE_ENGINES = 4_000_000, 3
 
 #: seconds for which a look at the engines' processes is good
 _LOOK_S = 0.2
+#: seconds to wait for word of frozen engines of another host
+_ANSWER_S = 0.5
 
 
 class Wire:
@@ -57,6 +60,7 @@ class Wire:
         self._frozen: set[int] = set()
         self._looked_at = 0.0
         self._left_out: set[int] = set()
+        self._neighbours = Neighbours(self)
         connection.remove_at_end(self.folder, sharing.disk_path(self.folder))
 
     @property
@@ -76,12 +80,16 @@ class Wire:
         return {i: said["pid"] for i, said in list(self.engines.items()) if said["host"] == here}
 
     def frozen(self) -> set[int]:
-        """Return the engines of this host whose process is stopped (SIGSTOP, a debugger)."""
+        """Return the engines whose process is stopped (SIGSTOP, a debugger); of other hosts those that are known."""
         now = time.monotonic()
         if now - self._looked_at > _LOOK_S:
             self._frozen = {i for i, pid in self.local_pids().items() if is_stopped(pid)}
             self._looked_at = now
-        return self._frozen
+        return self._frozen | self._neighbours.stopped
+
+    def look_elsewhere(self) -> None:
+        """Ask engines of other hosts about each other; `frozen` has their answers later."""
+        self._neighbours.ask()
 
     def prepare(self) -> list[int]:
         """Bring the code that runs on engines to those that are new here.
@@ -103,6 +111,8 @@ class Wire:
 
     def _returned(self) -> list[int]:
         """Return engines that go on after they were frozen; say who comes and goes."""
+        if self._neighbours.stopped:
+            self._neighbours.ask(_ANSWER_S)
         frozen = self.frozen().intersection(self.engines)
         back = sorted((self._left_out - frozen).intersection(self.engines))
         if frozen - self._left_out:

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pxtools.remote import failures, importer
+from pxtools.remote import failures, health, importer
 from pxtools.remote.pickling import Namespace, Packed, pack, raw, unpack
 from pxtools.remote.sharing import Lent, decode, encode
 
@@ -192,6 +192,7 @@ def describe(engine: Engine, message: Message) -> Message:
     return {
         "other_client": before if before != message["client"] else None,
         "pid": os.getpid(),
+        "processes": health.processes_seen(),
         "host": platform.node(),
         "python": platform.python_version(),
         "numpy": numpy.__version__,

@@ -215,8 +215,12 @@ class Session:
             return joining.replace_all(self, wire, len(wire.alive) or wire.connection.asked)
         old = parse_targets(targets, wire.alive, self.namespace)
         joining.remember(self, wire)
-        wire.connection.start_more(len(old))
-        self._end(wire, old)
+        if wire.connection.has_places:  # the new ones may need those of the old
+            self._end(wire, old)
+            wire.connection.start_more(len(old))
+        else:
+            wire.connection.start_more(len(old))
+            self._end(wire, old)
         joining.welcome(self, wire)
         return wire.ids
 
@@ -237,7 +241,8 @@ class Session:
         return wire
 
     def _end(self, wire: Wire, engines: list[int]) -> None:
-        wire.connection.stop_engines(engines, {i: pid for i, pid in wire.local_pids().items() if i in engines})
+        pids = {i: pid for i, pid in wire.local_pids().items() if i in engines}
+        wire.connection.stop_engines(engines, pids, wire.frozen())
 
     # --- what travels
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pxtools.errors import PxClusterError, PxUsageError
+from pxtools.errors import PxClusterError, PxEngineLost, PxUsageError
 from pxtools.session import state
 from pxtools.session.core import Session
+from pxtools.session.mapping import map_on
+from tests.cluster.two_engines import is_running
 from tests.hosts.conftest import Network
 
 PLACES = {"engines": {"alpha": 1, "beta": 2}, "remote_python": sys.executable}
@@ -100,6 +104,30 @@ def test_a_new_engine_goes_where_there_is_room_and_gets_the_state(cluster: Sessi
         assert values(cluster, "le.double(px_rank)") == [0, 2, 4]
     assert [said["host"] for said in cluster.wire.engines.values()].count("beta") == 2
     assert len(cluster.resize(2)) == 2
+
+
+def test_a_frozen_engine_is_found_out_by_another_of_its_host(cluster: Session, values: Any) -> None:
+    cluster.resize(3)
+    state.push(cluster, values={"found": 3})
+    engine = max(i for i, said in cluster.wire.engines.items() if said["host"] == "beta")
+    pid = cluster.wire.engines[engine]["pid"]  # processes of these hosts are numbered as ours
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(PxEngineLost, match=f"engine {engine} is frozen"):
+            values(cluster, "7")
+        assert values(cluster, "7") == [7, 7]  # it is left out
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(1.0)  # a host is asked once a second
+        assert values(cluster, "7") == [7, 7, 7]
+        os.kill(pid, signal.SIGSTOP)
+        assert map_on(cluster, abs, range(50)) == list(range(50))
+        cluster.restart(engine)
+        assert not is_running(pid)
+        assert values(cluster, "found") == [3, 3, 3]
+    finally:
+        if is_running(pid):
+            os.kill(pid, signal.SIGCONT)
+        cluster.resize(2)
 
 
 @pytest.mark.parametrize(
