@@ -131,7 +131,7 @@ def _unknown_name(session: Session, failures: Mapping[int, Any], engines: list[i
     where = "is on no engine" if len(failures) == len(engines) else f"is not on {name_engines(failures)}"
     if name in session.namespace:
         return PxNameError(f"`{name}` {where}. Run `{advice} {name}` first (pushed so far: {listed}).")
-    return PxNameError(f"`{name}` {where} (pushed so far: {listed}).{nearest(name, there)}")
+    return PxNameError(f"`{name}` {where}.{nearest(name, there)}\nPushed so far: {listed}.")
 
 
 def who(session: Session, *, targets: Any = None) -> dict[str, dict[int, dict[str, Any]]]:
