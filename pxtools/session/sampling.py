@@ -312,11 +312,14 @@ class _Run:
         return sum(chunks[-1].state.n_done for chunks in self.chunks if chunks)
 
     def progress_text(self, *, is_over: bool = False) -> str:
-        """Return steps, rate and remaining time, and once there are draws what they are worth."""
+        """Return steps and rate; while it runs the remaining time, too, and once there are draws what they are worth."""
         total, done = self.plan.n_groups * self.plan.n_steps, self._n_done()
         rate = done / max(time.perf_counter() - self.began, 1e-9)
-        left = "" if is_over or self.ending.until is not None else f" · {(total - done) / max(rate, 1e-9):.0f} s left"
-        return f"{done:,}/{total:,} steps · {rate:,.0f}/s{left}{self._live_text()}"
+        so_far = f"{done:,}/{total:,} steps · {rate:,.0f}/s"
+        if is_over:
+            return so_far
+        left = "" if self.ending.until is not None else f" · {(total - done) / max(rate, 1e-9):.0f} s left"
+        return f"{so_far}{left}{self._live_text()}"
 
     def _live_text(self) -> str:
         now = time.perf_counter()
