@@ -312,7 +312,7 @@ class _Run:
         return sum(chunks[-1].state.n_done for chunks in self.chunks if chunks)
 
     def progress_text(self, *, is_over: bool = False) -> str:
-        """Return steps and rate; while it runs the remaining time, too, and once there are draws what they are worth."""
+        """Return steps and rate; while it runs also the time that is left, and what the draws are worth so far."""
         total, done = self.plan.n_groups * self.plan.n_steps, self._n_done()
         rate = done / max(time.perf_counter() - self.began, 1e-9)
         so_far = f"{done:,}/{total:,} steps · {rate:,.0f}/s"
