@@ -88,7 +88,7 @@ def execute(source: Path, target: Path, *, n_engines: int | None = None) -> Any:
     Parameters
     ----------
     n_engines
-        Adds the line that starts so many engines to the notebook; by default it starts its own.
+        Started by the first magic that needs engines, unless the notebook says how many; one per core by default.
 
     Raises
     ------
@@ -98,9 +98,9 @@ def execute(source: Path, target: Path, *, n_engines: int | None = None) -> Any:
     import nbformat
 
     notebook: Any = nbformat.read(source, as_version=4)
-    if n_engines is not None:
-        ask_for_engines(notebook, n_engines)
     with private_environment() as environment:
+        if n_engines is not None:
+            ask_for_engines(environment["IPYTHONDIR"], n_engines)
         kernel = kernel_manager(environment)
         try:
             run_cells(notebook, kernel, target.parent, environment)
@@ -141,18 +141,14 @@ def run_cells(notebook: Any, kernel: Any, folder: Path, environment: dict[str, s
             kernel.shutdown_kernel()
 
 
-def ask_for_engines(notebook: Any, n_engines: int) -> None:
-    """Write `%pxcluster start` above the first `%pximport`, which would else find or start engines.
+def ask_for_engines(ipython_dir: str, n_engines: int) -> None:
+    """Set how many engines the first magic starts, in the kernel's own configuration.
 
-    A notebook that starts its engines itself is left as it is.
+    A notebook that says how many it starts has what it says.
     """
-    first = "%pximport "
-    if any("%pxcluster start" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
-        return
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and first in cell.source:
-            cell.source = cell.source.replace(first, f"%pxcluster start -n {n_engines}\n{first}", 1)
-            return
+    profile = Path(ipython_dir) / "profile_default"
+    profile.mkdir(parents=True)
+    (profile / "ipython_config.py").write_text(f"c.PxTools.engines = {n_engines}\n")
 
 
 @contextlib.contextmanager

@@ -207,6 +207,16 @@ def test_committed_outputs_are_whole_and_hold_no_absolute_path(path: Path) -> No
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_no_line_of_a_cell_is_longer_than_what_shows_on_half_a_screen(path: Path) -> None:
+    """At 800 pixels a saved file shows 86 letters of code in a line, and 87 of text."""
+    cells = code_cells(nbformat.read(path, as_version=4))
+    assert [line for cell in cells for line in cell.source.splitlines() if len(line) > 79] == []
+    for output in (output for cell in cells for output in cell.outputs):
+        if not {"text/html", "image/png", "image/svg+xml"} & set(output.get("data", {})):
+            assert [line for line in text_of(output).splitlines() if len(line) > 87] == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_a_cell_fails_only_where_it_is_meant_to(path: Path) -> None:
     for cell in code_cells(nbformat.read(path, as_version=4)):
         has_failed = any(output.output_type == "error" for output in cell.outputs)
@@ -226,6 +236,14 @@ def test_a_failing_cell_fails_the_demo_names_it_and_keeps_the_notebook(tmp_path:
     with pytest.raises(demo.DemoFailed, match="a cell raised ZeroDivisionError: division by zero"):
         demo.execute(source, target)
     assert "before" in text_of(nbformat.read(target, as_version=4).cells[0].outputs[0])
+
+
+def test_as_many_engines_start_as_the_demo_is_told(tmp_path: Path) -> None:
+    source = tmp_path / "source.ipynb"
+    cells = [nbformat.v4.new_code_cell(line) for line in ("%load_ext pxtools", "%pxrun px_size")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), source)
+    executed = demo.execute(source, tmp_path / "out.ipynb", n_engines=3)
+    assert "3 engines ready (started here)" in shown(executed, "px_size")
 
 
 def test_without_examples_the_demo_says_where_they_are(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:

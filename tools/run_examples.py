@@ -1,7 +1,7 @@
 """Execute the example notebooks and keep their outputs: `python tools/run_examples.py [NAME...]`.
 
-For those who change an example, or what it shows. Outputs are those of four engines; the line that asks for
-four is not kept.
+For those who change an example, or what it shows. Outputs are those of four engines, unless the notebook starts
+so many itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import nbformat
 
@@ -23,11 +22,7 @@ N_ENGINES = 4
 
 def refresh(path: Path, folder: Path) -> None:
     """Replace the outputs of one notebook."""
-    sources = [cell.source for cell in nbformat.read(path, as_version=4).cells]
-    executed: Any = demo.execute(path, folder / path.name, n_engines=N_ENGINES)
-    for cell, source in zip(executed.cells, sources, strict=True):
-        cell.source = source
-    nbformat.write(executed, path)
+    nbformat.write(demo.execute(path, folder / path.name, n_engines=N_ENGINES), path)
     print(f"executed {path.relative_to(ROOT)}", flush=True)
 
 

@@ -84,6 +84,7 @@ class Call:
         self.on_unanswered: Callable[[list[int]], None] = lambda engines: None
         self._frozen = Frozen(wire)
         self.with_output = True
+        self._n_before_interrupt: int | None = None
 
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Wait at most so long; return whether every engine has answered."""
@@ -103,13 +104,18 @@ class Call:
         """Return what each engine has printed so far."""
         return {i: metadata_of(result)["stdout"] for i, result in self.results.items()}
 
+    @property
+    def n_done(self) -> int:
+        """Number of engines that did the work: an engine that is interrupted answers, too, and is not one of them."""
+        return len(self.replies) if self._n_before_interrupt is None else self._n_before_interrupt
+
     def progress(self) -> str:
-        """Return how many engines have answered."""
-        return f"{len(self.replies)}/{len(self.engines)} engines done"
+        """Return how many engines have done the work."""
+        return f"{self.n_done}/{len(self.engines)} engines done"
 
     def fraction(self) -> float:
-        """Return the part of the engines that have answered."""
-        return len(self.replies) / len(self.engines)
+        """Return the part of the engines that have done the work."""
+        return self.n_done / len(self.engines)
 
     def wait(self, timeout_s: float | None = None, tick: Callable[[Call], None] | None = None) -> dict[int, Reply]:
         """Wait for all engines, except those whose process is stopped.
@@ -165,6 +171,7 @@ class Call:
 
     def interrupt(self) -> Halted:
         """Interrupt the engines that are at this work; take it back where it has not begun."""
+        self._n_before_interrupt = self.n_done
         unbegun = self.wire.not_begun(self.pending)
         self.wire.abort([self.pending[i] for i in unbegun], unbegun)
         for engine_id in unbegun:

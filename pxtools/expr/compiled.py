@@ -26,8 +26,8 @@ from pxtools.results import PerEngine
 
 Array = np.ndarray[Any, Any]
 FORMS = ("auto", "cholesky", "sqrt", "information", "sequential")
-
-
+#: letters of a repr that show in one line on half a screen
+_LINE = 79
 #: plans kept for one formula; the oldest goes when shapes keep changing
 KEPT_PLANS = 64
 
@@ -268,7 +268,8 @@ class CompiledFormula:
         gives = ", ".join(
             f"{n}: {'scalar' if self.problem.outputs[n].shape is None else self._out_shape(n)}" for n in self.outputs
         )
-        return f"{self.name}({takes}) -> ({gives})"
+        call, result = f"{self.name}({takes})", f"-> ({gives})"
+        return f"{call} {result}" if len(call) + len(result) < _LINE else f"{call}\n    {result}"
 
     def _out_shape(self, name: str) -> str:
         return "×".join(str(self.problem.sizes.resolve(d)) for d in self.problem.outputs[name].shape or ())

@@ -12,7 +12,7 @@ from pxtools.expr.tree import NotPositiveDefinite
 if TYPE_CHECKING:
     from pxtools.expr.compiled import CompiledFormula
 
-REMEDY = "Say less of it, or compile with `--no-assume` (`assumptions=False`) for a general plan."
+REMEDY = "Say less of it; `--no-assume` (`assumptions=False`) makes a general plan."
 
 
 def explain_failure(formula: CompiledFormula, step: Step, info: int, arrays: dict[str, Any]) -> Exception:
@@ -38,9 +38,9 @@ def _broken_structure(step: Step, arrays: dict[str, Any]) -> Exception:
 def asymmetry(name: str, i: int, j: int, entry: float, mirrored: float) -> NotPositiveDefinite:
     """Return the error for a matrix whose entries (i, j) and (j, i) differ."""
     return NotPositiveDefinite(
-        f"`{name}` is said to be symmetric, and it is not: entry ({i}, {j}) is {entry:.6g}, "
-        f"entry ({j}, {i}) is {mirrored:.6g}.\n"
-        f"Pass `({name} + {name}.T)/2` if that is round-off. {REMEDY}"
+        f"`{name}` is said to be symmetric, and it is not:\n"
+        f"entry ({i}, {j}) is {entry:.6g}, entry ({j}, {i}) is {mirrored:.6g}.\n"
+        f"Pass `({name} + {name}.T)/2` if that is round-off.\n{REMEDY}"
     )
 
 

@@ -141,8 +141,8 @@ def _svg(nodes: list[GraphNode]) -> str:
     left = min(n.x - n.width / 2 for n in nodes) - 12
     width = max(n.x + n.width / 2 for n in nodes) + 12 - left
     height = (max(n.layer for n in nodes) + 1) * (HEIGHT + GAP_Y) + 4
-    # saved notebooks show SVG as a picture of this width, and do not shrink it: 680 fits in half of a screen
-    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{min(width, 680):.0f}"'
+    # saved notebooks show SVG as a picture of this width and do not shrink it: 676 fits on half a screen
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{min(width, 676):.0f}"'
     parts = [
         (f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="DejaVu Sans Mono, monospace" font-size="11">'),
         (

@@ -37,7 +37,7 @@ _CHOICES: dict[str, Callable[[], Iterable[str]]] = {
 }
 
 #: options that take names of the notebook, or of engines, separated by commas
-_HERE = frozenset({"--input", "--initial", "--step", "--bounds", "--names", "--scale", "--check"})
+_HERE = frozenset({"--input", "--initial", "--step", "--bounds", "--names", "--scale", "--check", "--assume"})
 _THERE = frozenset({"--output"})
 
 

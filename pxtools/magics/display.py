@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from IPython.display import display, publish_display_data
+from IPython.display import DisplayHandle, publish_display_data
 
 from pxtools.engines import Reply
+from pxtools.errors import PxTimeout
 from pxtools.results import PerEngine
 
 #: seconds that work lasts before progress is shown, and between two updates
@@ -124,11 +125,21 @@ class Table:
         return f"<table>{caption}<thead><tr>{cells(self.header, 'th')}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def _ended_by(error: BaseException | None) -> str:
+    """Return what stands before the seconds that work took until this exception, or until its end."""
+    if error is None:
+        return ""
+    if isinstance(error, PxTimeout):
+        return "out of time after "
+    return "interrupted after " if isinstance(error, KeyboardInterrupt) else "stopped after "
+
+
 class Progress:
     """Progress of long work: a bundle updated in place in a notebook, one line in a terminal, else nothing."""
 
     def __init__(self, shell: Any, title: str) -> None:
         self.title = title
+        self._handled = sys.exception()  # a cell may run in somebody's `except`; that is not what ends this work
         self._is_kernel = type(shell).__name__ == "ZMQInteractiveShell"
         self._is_terminal = not self._is_kernel and sys.stderr.isatty()
         self._began = time.monotonic()
@@ -147,11 +158,16 @@ class Progress:
             self._show()
 
     def close(self, text: str | None = None, fraction: float | None = None) -> None:
-        """Leave the final state, `text` if given, in a notebook; take the line back in a terminal."""
+        """Leave the final state, `text` if given, in a notebook; take the line back in a terminal.
+
+        Called in a `finally`: the exception that passes there says whether the work came to its end.
+        """
         if text is not None:
             self._text, self._fraction = text, fraction
         if self._handle is not None:
-            self._text = f"{self._text} · {time.monotonic() - self._began:.1f} s"
+            error = sys.exception()
+            how = _ended_by(None if error is self._handled else error)
+            self._text = f"{self._text} · {how}{time.monotonic() - self._began:.1f} s"
             self._show()
         elif self._width:
             sys.stderr.write("\r" + " " * self._width + "\r")
@@ -159,10 +175,11 @@ class Progress:
 
     def _show(self) -> None:
         if self._is_kernel:
-            if self._handle is None:
-                self._handle = display(self, display_id=True)
-            else:
+            if self._handle is not None:
                 self._handle.update(self)
+                return
+            self._handle = DisplayHandle()  # before it is seen: an interrupt at that moment has to be told, too
+            self._handle.display(self)
         elif self._is_terminal:
             line = repr(self)[:100]
             sys.stderr.write("\r" + line.ljust(self._width))

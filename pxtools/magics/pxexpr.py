@@ -22,7 +22,10 @@ class PxExpr(PxMagics):
     @no_var_expand
     @cell_magic
     @magic_arguments()
-    @argument("--assume", help='What is known: "Sigma, R: positive_definite; H: k x n" (default: nothing).')
+    @argument(
+        "--assume",
+        help='What is known: "Sigma, R: positive_definite; H: k x n", or a name that holds it (default: nothing).',
+    )
     @argument("--no-assume", action="store_true", help="Use none of it: a general plan.")
     @argument("--sizes", help="Fix named sizes: n=1000,k=500 (default: as they come).")
     @argument("--blocks", default="auto", help="Blocks in each dimension: auto (default) or a number.")
@@ -56,7 +59,8 @@ class PxExpr(PxMagics):
             raise PxUsageError(f"`{args.name}` is no name for a function. Write `%%pxexpr update`, formulas below.")
         if args.source and not args.explain:
             raise PxUsageError("`--source` belongs to `--explain`: `%%pxexpr update --explain --source python`.")
-        problem = expr.parse_cell(cell, assume=args.assume, sizes=args.sizes)
+        assumed = self.session.namespace.get(args.assume, args.assume)
+        problem = expr.parse_cell(cell, assume=assumed, sizes=args.sizes)
         formula = expr.compile(
             problem,
             assumptions=False if args.no_assume else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -226,6 +227,11 @@ def _html_lines(text: str) -> str:
     return "".join(f"<div>{html.escape(line)}</div>" for line in text.splitlines())
 
 
+def _html_text(line: str) -> str:
+    """Return a line in which no option is broken behind its dashes."""
+    return re.sub(r"--\w[\w-]*", r'<span style="white-space:nowrap">\g<0></span>', html.escape(line))
+
+
 def _html_remark(label: str, text: str, colour: str) -> str:
-    lines = "<br>".join(html.escape(line) for line in text.splitlines())
+    lines = "<br>".join(map(_html_text, text.splitlines()))
     return f'<div style="border-left:4px solid {colour};padding-left:.6em;margin:.4em 0"><b>{label}:</b> {lines}</div>'

@@ -156,10 +156,10 @@ class Batches:
         """Return the part that is done; None where nobody knows how much there is."""
         return None if not self._length else self.done / self._length
 
-    def words(self) -> str:
+    def words(self, *, is_over: bool = False) -> str:
         """Return what is done, how fast, and the time that is left."""
         rate = self.done / max(time.monotonic() - self._began, 1e-9)
-        left = "" if not self._length else f" · {(self._length - self.done) / max(rate, 1e-9):.0f} s left"
+        left = "" if is_over or not self._length else f" · {(self._length - self.done) / max(rate, 1e-9):.0f} s left"
         return f"{self.done:,}{f'/{self._length:,}' if self._length else ''} items · {rate:,.0f}/s{left}"
 
 

@@ -23,7 +23,7 @@ def greet(wire: Wire) -> Iterable[str]:
         words = "1 engine ready" if n == 1 else f"{n} engines ready"
         yield f"{words} ({connection.origin})" if connection.origin else words
     if outlives(connection):
-        yield f"it goes on after this notebook: `{connection.reconnect_line}` finds it, `%pxcluster stop` ends it"
+        yield f"it goes on after this notebook: `%pxcluster stop` ends it\n`{connection.reconnect_line}` finds it again"
     difference = differences(wire.engines)
     if difference:
         yield difference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -153,8 +154,8 @@ class _Map:
     def in_order(self) -> list[Any]:
         """Carry the map out; return results in the order of the items."""
         try:
-            for _, values in self._answers():
-                del values
+            # not a loop here: a Ctrl-C in its body would not pass through the generator, which says what was kept
+            deque(self._answers(), maxlen=0)
         except (PxTimeout, PxCancelled, PxEngineLost, PxInterrupted) as error:
             error.args = ("\n".join([str(error), *self._kept()]),)
             raise
@@ -186,7 +187,7 @@ class _Map:
                     self.display.update(self.batches.words(), self.batches.fraction())
                     yield batch.first, values
         finally:
-            self.display.close()
+            self.display.close(self.batches.words(is_over=True), self.batches.fraction())
 
     def _fill(self) -> None:
         """Keep the engines busy, and not much more: what is sent cannot be balanced any more."""

@@ -245,8 +245,7 @@ class _Run:
 
     def close_display(self) -> None:
         """Show the last state, then nothing more."""
-        self._show()
-        self.display.close()
+        self.display.close(self.progress_text(is_over=True), self._share())
 
     def _steps(self, n_draws: int) -> int:
         return int(min(self.plan.n_steps, self.plan.warmup + n_draws * self.plan.thin))
@@ -304,18 +303,23 @@ class _Run:
         self._show()
 
     def _show(self) -> None:
-        total = self.plan.n_groups * self.plan.n_steps
-        self.display.update(self.progress_text(), self._n_done() / total)
+        self.display.update(self.progress_text(), self._share())
+
+    def _share(self) -> float:
+        return self._n_done() / (self.plan.n_groups * self.plan.n_steps)
 
     def _n_done(self) -> int:
         return sum(chunks[-1].state.n_done for chunks in self.chunks if chunks)
 
-    def progress_text(self) -> str:
-        """Return steps, rate and remaining time, and once there are draws what they are worth."""
+    def progress_text(self, *, is_over: bool = False) -> str:
+        """Return steps and rate; while it runs also the time that is left, and what the draws are worth so far."""
         total, done = self.plan.n_groups * self.plan.n_steps, self._n_done()
         rate = done / max(time.perf_counter() - self.began, 1e-9)
+        so_far = f"{done:,}/{total:,} steps · {rate:,.0f}/s"
+        if is_over:
+            return so_far
         left = "" if self.ending.until is not None else f" · {(total - done) / max(rate, 1e-9):.0f} s left"
-        return f"{done:,}/{total:,} steps · {rate:,.0f}/s{left}{self._live_text()}"
+        return f"{so_far}{left}{self._live_text()}"
 
     def _live_text(self) -> str:
         now = time.perf_counter()

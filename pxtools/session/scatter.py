@@ -131,7 +131,7 @@ def gather(session: Session, name: str, *, targets: Any = None) -> Any:
     """
     cut = session.cuts.get(name)
     engines = targets if targets is not None else list(cut.engines) if cut is not None else None
-    pieces = list(collect(session, name, targets=engines))
+    pieces = list(collect(session, name, targets=engines, advice="%pxscatter"))
     if cut is None:
         return _join(_kind_of_pieces(pieces), pieces, 0)
     if cut.is_flat:

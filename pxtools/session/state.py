@@ -81,7 +81,9 @@ def push(
     return session.ledger.bytes_sent - before
 
 
-def collect(session: Session, expression: str, *, how: str | None = None, targets: Any = None) -> Any:
+def collect(
+    session: Session, expression: str, *, how: str | None = None, targets: Any = None, advice: str = "%pxpush"
+) -> Any:
     """Return the value of a name or expression on every engine.
 
     Parameters
@@ -90,6 +92,8 @@ def collect(session: Session, expression: str, *, how: str | None = None, target
         Evaluated in the engines' namespace.
     how
         ``list``, ``concat``, ``stack``, ``dict``, ``first`` or ``same``; a `PerEngine` when left out.
+    advice
+        The magic that brings a name to the engines as they should have it.
 
     Raises
     ------
@@ -110,14 +114,14 @@ def collect(session: Session, expression: str, *, how: str | None = None, target
     raise_if_lost(replies)
     failures = {i: reply.failure for i, reply in replies.items() if reply.failure is not None}
     if failures:
-        raise _unknown_name(session, failures, engines) or to_exception(
+        raise _unknown_name(session, failures, engines, advice) or to_exception(
             failures, len(engines), namespace=session.namespace
         )
     held = session.per_engine(expression, {i: reply.answer or {} for i, reply in replies.items()})
     return combine(held, how, engines, expression) if how is not None else held
 
 
-def _unknown_name(session: Session, failures: Mapping[int, Any], engines: list[int]) -> PxNameError | None:
+def _unknown_name(session: Session, failures: Mapping[int, Any], engines: list[int], advice: str) -> PxNameError | None:
     missing = {failure.get("name") for failure in failures.values()}
     name = missing.pop()
     if missing or name is None:
@@ -126,8 +130,8 @@ def _unknown_name(session: Session, failures: Mapping[int, Any], engines: list[i
     listed = ", ".join(there[:6]) + (", …" if len(there) > 6 else "") or "nothing"
     where = "is on no engine" if len(failures) == len(engines) else f"is not on {name_engines(failures)}"
     if name in session.namespace:
-        return PxNameError(f"`{name}` {where}. Run `%pxpush {name}` first (pushed so far: {listed}).")
-    return PxNameError(f"`{name}` {where} (pushed so far: {listed}).{nearest(name, there)}")
+        return PxNameError(f"`{name}` {where}. Run `{advice} {name}` first (pushed so far: {listed}).")
+    return PxNameError(f"`{name}` {where}.{nearest(name, there)}\nPushed so far: {listed}.")
 
 
 def who(session: Session, *, targets: Any = None) -> dict[str, dict[int, dict[str, Any]]]:

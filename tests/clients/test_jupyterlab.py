@@ -172,6 +172,7 @@ def test_the_interrupt_button_stops_the_engines(page: Any) -> None:
     shown = cell(page, 8).locator(".jp-OutputArea").inner_text()
     assert "KeyboardInterrupt" in shown
     assert len(shown.splitlines()) < 8, shown
+    assert "0/2 engines done · interrupted after" in shown
     keep_picture(page, "jupyterlab-final")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ PATIENCE_S = 180
 
 
 @pytest.fixture(scope="module")
-def client(cluster_session: Any) -> Iterator[Any]:
-    """A client of a kernel with pxtools loaded; the engines are those of the test run."""
+def kernel(cluster_session: Any) -> Iterator[tuple[Any, Any]]:
+    """A kernel with pxtools loaded, as its manager and a client; the engines are those of the test run."""
     with demo.private_environment() as environment:
         environment["PXTOOLS_CLUSTER_FILE"] = cluster_session.connection.cluster.cluster_file
         manager = demo.kernel_manager(environment)
@@ -26,10 +27,36 @@ def client(cluster_session: Any) -> Iterator[Any]:
         try:
             reply = client.execute_interactive("%load_ext pxtools", timeout=PATIENCE_S)
             assert reply["content"]["status"] == "ok"
-            yield client
+            yield manager, client
         finally:
             client.stop_channels()
             manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def client(kernel: tuple[Any, Any]) -> Any:
+    return kernel[1]
+
+
+@pytest.fixture
+def last_progress(kernel: tuple[Any, Any]) -> Callable[..., str]:
+    """Run a cell, interrupt it if asked when its progress is first seen; return the progress that a file would save."""
+    manager, client = kernel
+
+    def run(source: str, *, interrupt: bool) -> str:
+        seen: list[str] = []
+
+        def look(message: Any) -> None:
+            html = message["content"].get("data", {}).get("text/html", "")
+            if "<progress" in html:
+                seen.append(html)
+                if interrupt and len(seen) == 1:
+                    manager.interrupt_kernel()
+
+        client.execute_interactive(source, timeout=PATIENCE_S, output_hook=look)
+        return seen[-1]
+
+    return run
 
 
 def completed(client: Any, code: str) -> set[str]:
@@ -62,3 +89,34 @@ def test_help_shows_what_the_magic_does_its_options_and_an_example(magic: str, c
     assert reply["found"], magic
     text = reply["data"]["text/plain"]
     assert f">>> {kind}{magic}" in text or f"%{magic}" in text.partition("Examples")[2]
+
+
+SLOW = "import time\ndef slow(x, y=0): time.sleep(0.1); return -x * x"
+LONG_WORK = [
+    ("%pxrun time.sleep(300)", r"engines at work: 0/4 engines done"),
+    ("%%pxR\nSys.sleep(300)", r"engines at work: 0/4 engines done"),
+    ("%pxmap --chunksize 1 slow range(3000)", r"map slow: \d{1,3}/3,000 items · \d+/s"),
+    ("%pxsample slow --initial 0 --scalar --seed 1", r"sampling slow: [\d,]+/[\d,]+ steps · [\d,]+/s"),
+]
+
+
+@pytest.mark.parametrize(("source", "words"), LONG_WORK, ids=["run", "R", "map", "sample"])
+def test_the_progress_of_interrupted_work_says_so_and_is_not_at_its_end(
+    source: str, words: str, last_progress: Callable[..., str], client: Any
+) -> None:
+    if source.startswith("%%pxR"):
+        pytest.importorskip("rpy2", reason="needs R and rpy2")
+    client.execute_interactive(SLOW, timeout=PATIENCE_S)
+    shown = last_progress(source, interrupt=True)
+    assert re.search(words + r" · interrupted after [\d.]+ s</div>", shown), shown
+    assert float(re.search(r'value="([\d.]+)"', shown)[1]) < 0.5, shown
+
+
+def test_the_progress_of_work_says_when_the_time_was_up_and_nothing_but_the_time_at_its_end(
+    last_progress: Callable[..., str],
+) -> None:
+    shown = last_progress("%pxrun --timeout 1.5 import time; time.sleep(300)", interrupt=False)
+    assert re.search(r"0/4 engines done · out of time after [\d.]+ s</div>", shown), shown
+    shown = last_progress("try:\n    1 / 0\nexcept ZeroDivisionError:\n    %pxrun time.sleep(1.5)", interrupt=False)
+    assert re.search(r"4/4 engines done · [\d.]+ s</div>", shown), shown
+    assert 'value="1.0000"' in shown

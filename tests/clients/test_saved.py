@@ -24,9 +24,9 @@ in_a_browser = [
 WIDTHS = (1280, 800)
 #: least contrast of text, for readers with ordinary sight (WCAG 2, level AA of large text)
 CONTRAST = 3.0
-#: what scrolls below an output, the page included
+#: what scrolls in a cell or below an output, the page included
 SCROLLING = """() => [document.scrollingElement, ...document.querySelectorAll(
-        '.jp-OutputArea-output, .jp-OutputArea-output *')]
+        '.jp-InputArea *, .jp-OutputArea-output, .jp-OutputArea-output *')]
     .filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1)
     .map(e => `${e.tagName} ${e.scrollWidth} > ${e.clientWidth}: ${e.innerText?.slice(0, 80)}`)"""
 #: texts of outputs whose colour is too near to that of what is behind them
@@ -89,7 +89,7 @@ class TestInABrowser:
             assert page.evaluate(SCROLLING) == [], width
         assert page.evaluate(FAINT, CONTRAST) == []
         expected = sum("raises-exception" in c.metadata.get("tags", []) for c in nbformat.read(path, 4).cells)
-        assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() in (0, expected)
+        assert page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').count() == expected
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -189,7 +189,7 @@ def test_an_asymmetric_or_indefinite_matrix_in_blocks_is_named(session: Any) -> 
     crooked = inputs["Sigma"].copy()
     crooked[7, 40] += 1e-3
     with pytest.raises(
-        NotPositiveDefinite, match=r"`Sigma` is said to be symmetric, and it is not: entry \((7, 40|40, 7)\)"
+        NotPositiveDefinite, match=r"`Sigma` is said to be symmetric, and it is not:\nentry \((7, 40|40, 7)\)"
     ):
         update(**{**inputs, "Sigma": in_blocks(session, crooked)})
     with pytest.raises(NotPositiveDefinite, match="not positive definite: its leading minor of order 1 "):

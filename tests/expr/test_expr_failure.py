@@ -15,7 +15,7 @@ def test_the_posts_own_inputs_are_refused_with_the_asymmetry():
     with pytest.raises(NotPositiveDefinite) as caught:
         compile(PAIR, assumptions=SAID)(**update_inputs("post", 50, 25))
     message = str(caught.value)
-    assert message.startswith("`Sigma` is said to be symmetric, and it is not: entry (")
+    assert message.startswith("`Sigma` is said to be symmetric, and it is not:\nentry (")
     assert "--no-assume" in message
     assert len(message.splitlines()) <= 4
 

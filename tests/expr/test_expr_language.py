@@ -254,7 +254,7 @@ def test_calls_with_equal_shapes_and_other_types_or_orders_do_not_mix():
 def test_a_formula_shows_its_inputs_to_help_and_completion():
     formula = compile(PAIR, assumptions="Sigma, R: spd", name="update")
     assert str(inspect.signature(formula)) == "(mu, Sigma, H, R, data)"
-    assert repr(formula).startswith("update(mu: n×c, Sigma: n×n, H: k×n, R: k×k, data: k×c) -> (new_mu: n×c")
+    assert repr(formula).startswith("update(mu: n×c, Sigma: n×n, H: k×n, R: k×k, data: k×c)\n    -> (new_mu: n×c")
 
 
 def test_names_that_python_cannot_bind_are_refused():

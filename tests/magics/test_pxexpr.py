@@ -51,6 +51,15 @@ def test_the_cell_makes_a_function_here(inputs: dict[str, np.ndarray], cell: Any
     assert np.array_equal(result.new_Sigma, result.new_Sigma.T)
 
 
+@pytest.mark.parametrize("said", ["'Sigma, R: positive_definite'", "dict(Sigma='spd', R=['spd'])"])
+def test_what_is_assumed_may_have_a_name(said: str, cell: Any, shell: Any) -> None:
+    cell(f"known = {said}")
+    cell(f"%%pxexpr named --assume known{UPDATE}")
+    assert "potrf" in shell.user_ns["named"].plan_for("n=9,k=3").ops
+    with pytest.raises(PxUsageError, match="`unknown` is no assumption"):
+        cell(f"%%pxexpr named --assume unknown{UPDATE}")
+
+
 def test_and_on_every_engine(inputs: dict[str, np.ndarray], cell: Any) -> None:
     cell(f"%%pxexpr update {ASSUME}{UPDATE}")
     means = cell("%pxcollect update.name")

@@ -14,6 +14,15 @@ def test_an_unknown_name_is_named(cell: Any) -> None:
         cell("%pxgather nowhere")
 
 
+def test_a_name_that_only_the_notebook_has_is_to_be_scattered_first(cell: Any) -> None:
+    cell("steps = list(range(9))")
+    with pytest.raises(PxNameError, match=r"`steps` is on no engine. Run `%pxscatter steps` first") as raised:
+        cell("%pxgather steps")
+    assert "pxpush" not in str(raised.value)
+    cell("%pxscatter steps")
+    assert cell("%pxgather steps") == list(range(9))
+
+
 def test_it_wants_a_name(cell: Any) -> None:
     with pytest.raises(PxUsageError, match="%pxgather A"):
         cell("%pxgather")

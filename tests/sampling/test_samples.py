@@ -94,6 +94,14 @@ def test_html_is_a_plain_table_that_escapes_what_users_named(samples):
     assert html.count("<tr>") == 3
 
 
+def test_html_breaks_no_option_behind_its_dashes(samples):
+    remarks = {"warnings": ("take a larger --step, or --sampler auto\nand <more>",), "notes": ()}
+    html = dataclasses.replace(samples.summary(), **remarks)._repr_html_()
+    for option in ("--step", "--sampler"):
+        assert f'<span style="white-space:nowrap">{option}</span>' in html
+    assert "auto<br>and &lt;more&gt;" in html
+
+
 def test_many_parameters_are_shown_in_part():
     draws = np.random.default_rng(0).standard_normal((4, 50, 40))
     many = sampling.Samples(
