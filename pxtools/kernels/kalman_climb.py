@@ -1,0 +1,15 @@
+"""The climb of a log-likelihood, of the best tier there is."""
+
+from __future__ import annotations
+
+from pxtools.kernels import kalman_climb_numpy
+from pxtools.kernels.kalman_climb_numpy import Hill, Look, Place
+
+try:
+    from pxtools.kernels._kalman_climb import ascend, from_line, slopes_on_line
+except ImportError:  # not compiled here, or shipped to an engine as source
+    ascend = kalman_climb_numpy.ascend
+    from_line = kalman_climb_numpy.from_line
+    slopes_on_line = kalman_climb_numpy.slopes_on_line
+
+__all__ = ["Hill", "Look", "Place", "ascend", "from_line", "slopes_on_line"]
