@@ -71,7 +71,7 @@ def ascend(hill, start, double gradient_goal, after_step):
 
 cdef object along(object hill, object here, Py_ssize_t k, const double *direction, double slope):
     """Return a place along the direction that satisfies the weak Wolfe conditions, or the best that gains; or None."""
-    cdef double low = 0.0, high = INFINITY, length = 1.0, height = here.height, least, found, best_height
+    cdef double low = 0.0, high = INFINITY, length = 1.0, height = here.height, best_height = height, least, found
     cdef const double *at = doubles(here.at, 1)
     cdef Py_ssize_t i
     cdef bint is_same
@@ -148,20 +148,43 @@ def slopes_on_line(places, bounds):
     return on_line(places, bounds, True)
 
 
+def seen_from_line(likelihood, places, base, bounds, bint gradients):
+    """See `kalman_climb_numpy.seen_from_line`."""
+    moves = on_line(places, bounds, False)
+    cdef Py_ssize_t k = cnp.PyArray_DIM(bounds, 1), i, j, n_points = cnp.PyArray_DIM(places, 0)
+    cdef double *move = fresh(moves)
+    cdef const double *origin = doubles(base, 1)
+    cdef const double *bound = doubles(bounds, 2)
+    cdef const double *place = doubles(places, 2)
+    if cnp.PyArray_DIM(base, 0) != k:
+        raise ValueError("base must be (n_params,)")
+    for i in range(n_points):
+        for j in range(k):
+            move[i * k + j] -= origin[j]
+    totals, slopes, lost = likelihood.at(moves, gradients)
+    cdef double *slope
+    if gradients:
+        if not (doubles(slopes, 2) and cnp.PyArray_DIM(slopes, 0) == n_points and cnp.PyArray_DIM(slopes, 1) == k):
+            raise ValueError("slopes must be (n_points, n_params)")
+        slope = fresh(slopes)
+        for i in range(n_points):
+            for j in range(k):
+                slope[i * k + j] *= slope_of(place[i * k + j], bound[j], bound[k + j], bound[2 * k + j])
+    return totals, slopes, lost
+
+
 cdef object on_line(object places, object bounds, bint are_slopes):
-    places = np.ascontiguousarray(places, dtype=float)
     cdef Py_ssize_t k = cnp.PyArray_DIM(bounds, 1), i, size = cnp.PyArray_SIZE(places)
-    cdef const double *lower = doubles(bounds, 2)
-    if cnp.PyArray_DIM(bounds, 0) != 3 or places.ndim == 0 or places.shape[places.ndim - 1] != k:
+    cdef const double *bound = doubles(bounds, 2)
+    if cnp.PyArray_DIM(bounds, 0) != 3 or k == 0 or size % k:
         raise ValueError("places must be (…, n_params), bounds (3, n_params)")
-    out = np.empty_like(places)
-    cdef const double *place = <const double *> cnp.PyArray_DATA(places)
-    cdef double *into = fresh(out)
+    out = np.array(places, dtype=float, order="C")
+    cdef double *place = fresh(out)
     for i in range(size):
         if are_slopes:
-            into[i] = slope_of(place[i], lower[i % k], lower[k + i % k], lower[2 * k + i % k])
+            place[i] = slope_of(place[i], bound[i % k], bound[k + i % k], bound[2 * k + i % k])
         else:
-            into[i] = value_of(place[i], lower[i % k], lower[k + i % k], lower[2 * k + i % k])
+            place[i] = value_of(place[i], bound[i % k], bound[k + i % k], bound[2 * k + i % k])
     return out
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from pxtools.kernels.kalman_results import Array
+from pxtools.kernels.kalman_results import Array, Counts
 
 #: a step must gain this part of what the slope promises, and leave at most that part of the slope
 GAIN, SLOPE = 1e-4, 0.9
@@ -56,6 +56,14 @@ class Hill(Protocol):
 
     def bends(self, place: Place) -> Array:
         """Return the matrix of second derivatives there, or a guess of it, with the sign of a top's positive."""
+        ...
+
+
+class Moves(Protocol):
+    """A likelihood as a function of moves of the parameters: see `kalman_free_numpy.Likelihood`."""
+
+    def at(self, moves: Array, gradients: bool = True) -> tuple[Array, Array, Counts]:
+        """Return log-likelihoods, gradients, and how many innovation variances lost over ten digits."""
         ...
 
 
@@ -167,7 +175,9 @@ def from_line(places: Array, bounds: Array) -> Array:
     with np.errstate(all="ignore"):
         share = places / np.sqrt(1 + places * places)
         between = lower + (upper - lower) * (1 + share) / 2
-        return _by_bounds(bounds, between, lower + unit * places * places, upper - unit * places * places, places * unit)
+        return _by_bounds(
+            bounds, between, lower + unit * places * places, upper - unit * places * places, places * unit
+        )
 
 
 def slopes_on_line(places: Array, bounds: Array) -> Array:
@@ -176,6 +186,32 @@ def slopes_on_line(places: Array, bounds: Array) -> Array:
     with np.errstate(all="ignore"):
         between = (upper - lower) / 2 / (1 + places * places) ** 1.5
         return _by_bounds(bounds, between, 2 * unit * places, -2 * unit * places, unit + 0 * places)
+
+
+def seen_from_line(
+    likelihood: Moves, places: Array, base: Array, bounds: Array, gradients: bool
+) -> tuple[Array, Array, Counts]:
+    """Return log-likelihoods and their gradients on the line.
+
+    Parameters
+    ----------
+    likelihood : Moves
+        Of the moves of the parameters from `base`.
+    places : (n_points, n_params)
+    base : (n_params,)
+    bounds : (3, n_params)
+        See `from_line`.
+    gradients : bool
+        Whether they are wanted.
+
+    Returns
+    -------
+    array, array, array
+        As the likelihood returns them.
+    """
+    with np.errstate(all="ignore"):
+        totals, slopes, lost = likelihood.at(from_line(places, bounds) - base, gradients)
+        return totals, slopes * slopes_on_line(places, bounds) if gradients else slopes, lost
 
 
 def _by_bounds(bounds: Array, both: Array, low: Array, high: Array, none: Array) -> Array:

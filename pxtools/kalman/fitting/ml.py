@@ -201,13 +201,15 @@ def _standard_errors(problem: Problem, end: Place) -> list[float]:
     else:
         information = -_curvature(problem, end.at, 1e-3 * np.maximum(0.1, np.abs(end.at)))
     # a variance of zero lies on its bound, where the log-likelihood has no quadratic top
-    diagonal = np.diagonal(information)
-    inner = np.isfinite(diagonal) & (diagonal > 0) & (np.abs(slopes) > 1e-6 * problem.bounds[2])
+    inner = np.isfinite(information.diagonal()) & (information.diagonal() > 0)
+    inner &= np.abs(slopes) > 1e-6 * problem.bounds[2]
     errors = np.full(k, np.nan)
-    block = information[np.ix_(inner, inner)]
-    if inner.any() and np.isfinite(block).all() and np.linalg.eigvalsh(block)[0] > 0:
-        errors[inner] = np.sqrt(np.diagonal(np.linalg.inv(block))) * np.abs(slopes[inner])
-    return [float(error) for error in errors]
+    block = information if inner.all() else information[np.ix_(inner, inner)]
+    if inner.any() and np.isfinite(block).all():
+        sizes, axes = np.linalg.eigh(block)
+        if sizes[0] > 0:
+            errors[inner] = np.sqrt((axes * axes / sizes).sum(axis=1)) * np.abs(slopes[inner])
+    return errors.tolist()
 
 
 def _curvature(problem: Problem, places: Array, steps: Array) -> Array:

@@ -20,7 +20,7 @@ from pxtools.kalman.fitting.score import score
 from pxtools.kalman.fitting.template import Template
 from pxtools.kalman.parameters import FreeModel
 from pxtools.kalman.system import System, system_of
-from pxtools.kernels.kalman_climb import Place, from_line, slopes_on_line
+from pxtools.kernels.kalman_climb import Place, from_line, seen_from_line
 from pxtools.kernels.kalman_free import Likelihood
 from pxtools.kernels.kalman_results import Filtered
 
@@ -86,17 +86,18 @@ class Problem(NamedTuple):
         """Log-likelihoods, their gradients on the line, and where the data are too ill-conditioned to believe them."""
         assert self.template is not None
         likelihood = self.likelihood or Likelihood(self.values, self.template.numbers)
-        with np.errstate(all="ignore"):
-            moves = from_line(points, self.bounds) - self.template.base
-            totals, slopes, lost = likelihood.at(moves, gradients)
-            totals += self.constant
-            if gradients:
-                slopes *= slopes_on_line(points, self.bounds)
+        totals, slopes, lost = seen_from_line(likelihood, points, self.template.base, self.bounds, gradients)
+        totals += self.constant
         if self.template.correlated:
+            moves = self.parameters(points) - self.template.base
             totals = np.where(self.template.are_models(moves), totals, -np.inf)
-        if not points.all():
+        if np.count_nonzero(points) < points.size:
             totals = np.where(self.are_noiseless(points), -np.inf, totals)
-        return totals, slopes, np.isfinite(totals) & (lost > 0) if self.form == "auto" and lost.any() else None
+        return (
+            totals,
+            slopes,
+            np.isfinite(totals) & (lost > 0) if self.form == "auto" and np.count_nonzero(lost) else None,
+        )
 
     def are_noiseless(self, points: Array) -> NDArray[np.bool_]:
         """Tell where all variances are zero: the filter leaves such rows out, and nothing speaks against it."""

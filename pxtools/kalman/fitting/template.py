@@ -10,6 +10,7 @@ template and every point is built.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -139,8 +140,12 @@ class Terms(NamedTuple):
 
 def asides(base: Array, reach: Array) -> Array:
     """Return two points (2, n_params) near `base`, off all axes: each parameter moves in a ratio of its own."""
-    shares = np.arange(1, len(base) + 1) * [[2**0.5], [3**0.5]] % 1
-    return base + NEAR * reach * (0.5 + 1.3 * shares)
+    return base + reach * _shares(len(base))
+
+
+@functools.cache
+def _shares(n_params: int) -> Array:
+    return NEAR * (0.5 + 1.3 * (np.arange(1, n_params + 1) * [[2**0.5], [3**0.5]] % 1))
 
 
 def _multiples(a: Array, at_a: Array, b: Array, at_b: Array) -> Terms | None:
