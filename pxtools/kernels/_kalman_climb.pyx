@@ -6,23 +6,33 @@ Steps have a handful of elements, and a call of NumPy takes as long as filtering
 import numpy as np
 
 cimport numpy as cnp
-from libc.math cimport INFINITY, fabs, isfinite, sqrt
-from libc.string cimport memcpy
+from libc.math cimport INFINITY, copysign, fabs, isfinite, sqrt
 
 from pxtools.kernels._arrays cimport doubles, fresh, room
 
-from pxtools.kernels.kalman_climb_numpy import GAIN, MAX_TRIALS, PATIENCE, ROUND_OFF, SLOPE, Place, inverted
+from pxtools.kernels.kalman_climb_numpy import (
+    GAIN,
+    LEAST_BEND,
+    LONGEST,
+    MAX_TRIALS,
+    NARROW,
+    PATIENCE,
+    ROUND_OFF,
+    SLOPE,
+    Place,
+)
 
 cnp.import_array()
 
-cdef double gain_wanted = GAIN, slope_left = SLOPE, round_off = ROUND_OFF
-cdef int max_trials = MAX_TRIALS, patience = PATIENCE
+cdef double gain_wanted = GAIN, slope_left = SLOPE, round_off = ROUND_OFF, least_bend = LEAST_BEND, longest = LONGEST
+cdef double narrow = NARROW
+cdef int max_trials = MAX_TRIALS, patience = PATIENCE, MAX_SWEEPS = 40
 
 
 def ascend(hill, start, double gradient_goal, after_step):
     """See `kalman_climb_numpy.ascend`."""
     cdef Py_ssize_t k = len(start.at), i
-    work = room(1, k * (k + 4))
+    work = room(1, k * (3 * k + 4))
     cdef double *direction = fresh(work)
     cdef double *step = direction + k
     cdef double *bend = step + k
@@ -40,8 +50,8 @@ def ascend(hill, start, double gradient_goal, after_step):
         if not size > gradient_goal:
             return here, "flat"
         if not has_inverse:
-            fresh_inverse = np.ascontiguousarray(inverted(hill.bends(here), here))
-            memcpy(inverse, doubles(fresh_inverse, 2), k * k * sizeof(double))
+            bends = np.ascontiguousarray(hill.bends(here))
+            invert(k, doubles(bends, 2), doubles(here.at, 1), slope, inverse, inverse + k * k)
             has_inverse = is_fresh = True
         for i in range(k):
             direction[i] = dot(k, inverse + i * k, slope)
@@ -99,6 +109,60 @@ cdef object along(object hill, object here, Py_ssize_t k, const double *directio
     return best
 
 
+cdef void invert(Py_ssize_t k, const double *bends, const double *at, const double *slope, double *inverse,
+                 double *work) noexcept nogil:
+    """See `kalman_climb_numpy.inverted`; `work` has 2 k k doubles."""
+    cdef double *axes = work + k * k
+    cdef double limit = longest * max(1.0, largest(k, at)), along_axis, size
+    cdef Py_ssize_t i, j, m
+    for i in range(k * k):
+        work[i] = bends[i] if isfinite(bends[i]) else 0.0
+        inverse[i] = 0.0
+    rotate(k, work, axes)
+    for m in range(k):
+        along_axis = 0.0
+        for i in range(k):
+            along_axis += slope[i] * axes[i * k + m]
+        size = max(max(fabs(work[m * k + m]), least_bend), fabs(along_axis) / limit)
+        for i in range(k):
+            for j in range(k):
+                inverse[i * k + j] += axes[i * k + m] * axes[j * k + m] / size
+
+
+cdef void rotate(Py_ssize_t k, double *a, double *axes) noexcept nogil:
+    """Make a symmetric matrix diagonal by Jacobi's rotations, whose product are the axes, in columns.
+
+    Reference: Golub & Van Loan (2013), Matrix Computations, section 8.5.
+    """
+    cdef double turn, cos, sin, left, right, off, all
+    cdef Py_ssize_t i, p, q, sweep
+    for i in range(k * k):
+        axes[i] = 1.0 if i % (k + 1) == 0 else 0.0
+    for sweep in range(MAX_SWEEPS):
+        off = all = 0.0
+        for i in range(k * k):
+            all += a[i] * a[i]
+            off += 0.0 if i % (k + 1) == 0 else a[i] * a[i]
+        if not off > 1e-36 * all:
+            return
+        for p in range(k):
+            for q in range(p + 1, k):
+                if a[p * k + q] == 0.0:
+                    continue
+                turn = (a[q * k + q] - a[p * k + p]) / (2.0 * a[p * k + q])
+                turn = copysign(1.0, turn) / (fabs(turn) + sqrt(1.0 + turn * turn))
+                cos = 1.0 / sqrt(1.0 + turn * turn)
+                sin = turn * cos
+                for i in range(k):
+                    left, right = a[i * k + p], a[i * k + q]
+                    a[i * k + p], a[i * k + q] = cos * left - sin * right, sin * left + cos * right
+                    left, right = axes[i * k + p], axes[i * k + q]
+                    axes[i * k + p], axes[i * k + q] = cos * left - sin * right, sin * left + cos * right
+                for i in range(k):
+                    left, right = a[p * k + i], a[q * k + i]
+                    a[p * k + i], a[q * k + i] = cos * left - sin * right, sin * left + cos * right
+
+
 cdef double largest(Py_ssize_t k, const double *a) noexcept nogil:
     """The largest size of an element, NaN if there is any."""
     cdef double size = 0.0
@@ -150,27 +214,115 @@ def slopes_on_line(places, bounds):
 
 def seen_from_line(likelihood, places, base, bounds, bint gradients):
     """See `kalman_climb_numpy.seen_from_line`."""
-    moves = on_line(places, bounds, False)
-    cdef Py_ssize_t k = cnp.PyArray_DIM(bounds, 1), i, j, n_points = cnp.PyArray_DIM(places, 0)
-    cdef double *move = fresh(moves)
+    return see(likelihood, cnp.PyArray_DIM(places, 0), doubles(places, 2), base, bounds, gradients)
+
+
+cdef tuple see(object likelihood, Py_ssize_t n_points, const double *place, object base, object bounds, bint gradients):
+    cdef Py_ssize_t k = cnp.PyArray_DIM(base, 0), i
     cdef const double *origin = doubles(base, 1)
     cdef const double *bound = doubles(bounds, 2)
-    cdef const double *place = doubles(places, 2)
-    if cnp.PyArray_DIM(base, 0) != k:
-        raise ValueError("base must be (n_params,)")
-    for i in range(n_points):
-        for j in range(k):
-            move[i * k + j] -= origin[j]
+    moves = room(2, n_points, k)
+    cdef double *move = fresh(moves)
+    for i in range(n_points * k):
+        move[i] = value_of(place[i], bound[i % k], bound[k + i % k], bound[2 * k + i % k]) - origin[i % k]
     totals, slopes, lost = likelihood.at(moves, gradients)
     cdef double *slope
     if gradients:
-        if not (doubles(slopes, 2) and cnp.PyArray_DIM(slopes, 0) == n_points and cnp.PyArray_DIM(slopes, 1) == k):
-            raise ValueError("slopes must be (n_points, n_params)")
-        slope = fresh(slopes)
-        for i in range(n_points):
-            for j in range(k):
-                slope[i * k + j] *= slope_of(place[i * k + j], bound[j], bound[k + j], bound[2 * k + j])
+        slope = <double *> doubles(slopes, 2)
+        for i in range(n_points * k):
+            slope[i] *= slope_of(place[i], bound[i % k], bound[k + i % k], bound[2 * k + i % k])
     return totals, slopes, lost
+
+
+cdef class Sight:
+    """What is seen from one point: see `Look`."""
+
+    cdef readonly double height
+    cdef object slope
+
+    def gradient(self):
+        return self.slope
+
+
+cdef class LineHill:
+    """A log-likelihood a value on the line, without a detour through Python: see `Problem`, which it stands in for.
+
+    Wherever there is more to be said about a point than what the likelihood says, the problem is asked.
+
+    Parameters
+    ----------
+    problem : Hill
+    likelihood : Likelihood
+        Of the moves of the parameters from `base`.
+    base : (n_params,)
+    bounds : (3, n_params)
+    constant : float
+        To be added to the likelihood.
+    n_values : int
+    """
+
+    cdef object problem, likelihood, base, bounds
+    cdef double constant, n_values
+    cdef Py_ssize_t k
+    cdef readonly bint is_cheap
+
+    def __init__(self, problem, likelihood, base, bounds, double constant, double n_values):
+        self.problem, self.likelihood, self.base, self.bounds = problem, likelihood, base, bounds
+        self.constant, self.n_values, self.is_cheap = constant, n_values, True
+        self.k = cnp.PyArray_DIM(base, 0)
+        if base.ndim != 1 or bounds.shape != (3, self.k):
+            raise ValueError("base must be (n_params,), bounds (3, n_params)")
+
+    def look(self, point):
+        """Filter at a place."""
+        slopes = None if cnp.PyArray_DIM(point, 0) != self.k else self._gradients(1, doubles(point, 1))
+        if slopes is None:
+            return self.problem.look(point)
+        cdef Sight sight = Sight.__new__(Sight)
+        sight.height, sight.slope = slopes[1], slopes[0][0]
+        return sight
+
+    cdef tuple _gradients(self, Py_ssize_t n_points, const double *place):
+        """The gradients of the height at places and the first of the heights, None if any is special."""
+        cdef Py_ssize_t i
+        for i in range(n_points * self.k):
+            if place[i] == 0.0:
+                return None
+        totals, slopes, lost = see(self.likelihood, n_points, place, self.base, self.bounds, True)
+        cdef double *slope = <double *> doubles(slopes, 2)
+        cdef const double *total = doubles(totals, 1)
+        cdef const long *cancelled = <const long *> cnp.PyArray_DATA(lost)
+        for i in range(n_points * self.k):
+            slope[i] /= self.n_values
+            if not isfinite(slope[i]):
+                return None
+        for i in range(n_points):
+            if cancelled[i]:
+                return None
+        return slopes, (total[0] + self.constant) / self.n_values
+
+    def bends(self, place):
+        """Return the second derivatives of the height, with the sign of a hill's top positive."""
+        cdef Py_ssize_t k = self.k, i, j
+        work = room(1, k * (k + 1))
+        cdef double *points = fresh(work)
+        cdef double *steps = points + k * k
+        cdef const double *at = doubles(place.at, 1)
+        cdef const double *here = doubles(place.gradient, 1)
+        for i in range(k):
+            steps[i] = narrow * max(0.1, fabs(at[i]))
+            for j in range(k):
+                points[i * k + j] = at[j] + (steps[i] if i == j else 0.0)
+        found = self._gradients(k, points)
+        if found is None:
+            return self.problem.bends(place)
+        cdef const double *slope = doubles(found[0], 2)
+        bends = room(2, k, k)
+        cdef double *bend = fresh(bends)
+        for i in range(k):
+            for j in range(k):
+                bend[i * k + j] = 0.5 * ((here[j] - slope[i * k + j]) / steps[i] + (here[i] - slope[j * k + i]) / steps[j])
+        return bends
 
 
 cdef object on_line(object places, object bounds, bint are_slopes):

@@ -25,6 +25,9 @@ ROUND_OFF, PATIENCE = 1e-13, 3
 #: the least curvature that is believed, and the longest step along an axis of the curvature
 LEAST_BEND, LONGEST = 1e-9, 0.5
 
+#: step of differences of gradients, where one is a large change
+NARROW = 1e-5
+
 #: halvings or doublings of a step before the search along a line is given up
 MAX_TRIALS = 40
 

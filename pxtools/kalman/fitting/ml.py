@@ -152,7 +152,8 @@ def _raise_without_start(model: FreeModel, first: dict[str, float]) -> None:
 def climb(problem: Problem, places: Array, until: Until) -> Climb:
     """Climb the log-likelihood from one start, by BFGS; runs anywhere."""
     problem, n_values = problem.ready(), problem.n_values
-    start = problem.start(places)
+    hill = problem.hill()
+    start = problem.start(hill, places)
     path = [n_values * start.height]
     if not np.isfinite(start.height):
         return Climb(start.height, places, start.gradient, tuple(path), False, "the start has no finite log-likelihood")
@@ -168,7 +169,7 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
 
     if reason:
         return Climb(path[0], start.at, start.gradient, tuple(path), False, reason)
-    end, how = ascend(problem, start, until.goal("gradient", 1e-7), after_step)
+    end, how = ascend(hill, start, until.goal("gradient", 1e-7), after_step)
     # at a maximum, round-off leaves nothing to gain before the gradient is as small as was asked for
     is_flat = how == "flat" or (how == "stuck" and np.abs(end.gradient).max() < 1e-4)
     message = reason or ("converged" if is_flat else "not converged: no step gains any more")
@@ -197,7 +198,7 @@ def _standard_errors(problem: Problem, end: Place) -> list[float]:
     """Invert the observed information on the line and carry it to the parameters; NaN where it is not positive."""
     k, slopes = len(end.at), slopes_on_line(end.at, problem.bounds)
     if problem.likelihood is not None and problem.likelihood.is_exact:
-        information = problem.n_values * problem.bends(end)
+        information = problem.n_values * problem.hill().bends(end)
     else:
         information = -_curvature(problem, end.at, 1e-3 * np.maximum(0.1, np.abs(end.at)))
     # a variance of zero lies on its bound, where the log-likelihood has no quadratic top

@@ -20,15 +20,15 @@ from pxtools.kalman.fitting.score import score
 from pxtools.kalman.fitting.template import Template
 from pxtools.kalman.parameters import FreeModel
 from pxtools.kalman.system import System, system_of
-from pxtools.kernels.kalman_climb import Place, from_line, seen_from_line
+from pxtools.kernels.kalman_climb import NARROW, Hill, LineHill, Look, Place, from_line, seen_from_line
 from pxtools.kernels.kalman_free import Likelihood
 from pxtools.kernels.kalman_results import Filtered
 
 #: step of central differences on the line, where one is a large change
 STEP = 6e-6
 
-#: steps of second differences, and of differences of exact gradients
-WIDE, NARROW = 1e-2, 1e-5
+#: step of second differences
+WIDE = 1e-2
 
 #: a change of all variances, as a logarithm, that is not worth a look
 LITTLE = 0.1
@@ -167,21 +167,33 @@ class Problem(NamedTuple):
         # a first step is at most a half
         return np.diag(np.maximum(np.where(np.isfinite(found), found, 1.0), 2 * np.abs(place.gradient)))
 
-    def start(self, at: Array) -> Place:
+    def hill(self) -> Hill:
+        """Return what to climb: a compiled one that stands in for this one wherever the template says all, or this."""
+        if self.template is None or self.likelihood is None or self.template.correlated or LineHill is None:
+            return self
+        return LineHill(self, self.likelihood, self.template.base, self.bounds, self.constant, self.n_values)
+
+    def start(self, hill: Hill, at: Array) -> Place:
         """Return the place to start from: as given, with all variances multiplied by what is best for them together.
 
         Where nothing but variances is on the scale of the data, that is known from the slopes: the log-likelihood of s
         times the variances is `-(n log s + S / s) / 2` and a constant.
         """
-        here = self.look(at).place()
+        here = _placed(hill, at)
         are_variances = self.are_variances
         if not (self.is_cheap and are_variances.any() and np.isfinite(here.height)):
             return here
         factor = 1 + float((here.at * here.gradient)[are_variances].sum())
         if not (factor > 0 and abs(np.log(factor)) > LITTLE):
             return here
-        there = self.look(np.where(are_variances, np.sqrt(factor), 1.0) * at)
-        return there.place() if there.height > here.height else here
+        there = _placed(hill, np.where(are_variances, np.sqrt(factor), 1.0) * at)
+        return there if there.height > here.height else here
+
+
+def _placed(hill: Hill, point: Array) -> Place:
+    """Return a place with its gradient, zero where there is no height."""
+    look: Look = hill.look(point)
+    return Place(point, look.height, look.gradient() if math.isfinite(look.height) else np.zeros_like(point))
 
 
 class Seen(NamedTuple):
@@ -198,11 +210,6 @@ class Seen(NamedTuple):
     def height(self) -> float:
         """The log-likelihood per observed value."""
         return self.total / self.problem.n_values
-
-    def place(self) -> Place:
-        """Return the place with its gradient, zero where there is no height."""
-        has_height = math.isfinite(self.total)
-        return Place(self.point, self.height, self.gradient() if has_height else np.zeros_like(self.point))
 
     def gradient(self) -> Array:
         """Return the gradient of the height: the exact score, or differences where that does not serve."""

@@ -3,9 +3,10 @@
 Building a model runs the user's code and checks every matrix, which takes many times as long as filtering a short
 series. Nearly always the arrays are polynomials in the parameters, of degree one (variances on a diagonal, coefficients
 in a row) or two (the coefficients of a seasonal ARIMA are products), so that a handful of builds says all, derivatives
-included: two, if every number that moves is a multiple of one parameter or of the product of two, since it then moves
-in the same ratio as that; otherwise one along each axis, or two axes. Where they are no such polynomials, there is no
-template and every point is built.
+included: one, if every number is 0, 1, a parameter or the product of two, as in the models of the builders; two, if
+every number that moves is a multiple of such, since it then moves in the same ratio; otherwise one along each axis, or
+two axes. Where they are no such polynomials, there is no template and every point is built. What is found is held
+against the fitted model at the end.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Template(NamedTuple):
 
         try:
             first, (a, b) = Built.of(beside, n_steps), asides(base, reach)
-            row, terms = first.row, _multiples(a, first.row, b, rows(b))
+            row = first.row
+            terms = _plain(a, row) or _multiples(a, row, b, rows(b))
             if terms is not None:
                 return cls._from(base, first, beside, *_moved_to(base, row, terms))
             # a build off the axes and at another distance tells whether the degree is right
@@ -148,26 +150,45 @@ def _shares(n_params: int) -> Array:
     return NEAR * (0.5 + 1.3 * (np.arange(1, n_params + 1) * [[2**0.5], [3**0.5]] % 1))
 
 
+def _plain(a: Array, at_a: Array) -> Terms | None:
+    """Return the terms of numbers that are parameters or products of two, up to the sign; None if any other is not 1.
+
+    A parameter off all axes is no number that a model has by chance.
+    """
+    sizes = np.abs(at_a)
+    where = np.flatnonzero((sizes != 0) & (sizes != 1))
+    for products in (_singles, _pairs):
+        first, second, value = products(a)
+        is_same = sizes[where, None] == np.abs(value)
+        if is_same.any(axis=1).all():
+            found = is_same.argmax(axis=1)
+            terms = Terms(where, first[found], second[found], at_a[where] / value[found])
+            has_all = len({*terms.first.tolist(), *terms.second.tolist()} - {-1}) == len(a)
+            return terms if has_all else None
+    return None
+
+
 def _multiples(a: Array, at_a: Array, b: Array, at_b: Array) -> Terms | None:
     """Return the terms of numbers that are multiples of a parameter or of the product of two; None if any is not."""
     where = np.flatnonzero(np.abs(at_b - at_a) > NO_BEND * (np.abs(at_a) + np.abs(at_b)))
-    old, new = at_a[where], at_b[where]
-    first, second = np.arange(len(a)), np.full(len(a), -1)
-    found = _match(old, new, a, b)
-    if found is None:
-        i, j = np.tril_indices(len(a))
-        first, second = np.concatenate([first, i]), np.concatenate([second, j])
-        a, b = np.concatenate([a, a[i] * a[j]]), np.concatenate([b, b[i] * b[j]])
-        found = _match(old, new, a, b)
-    return None if found is None else Terms(where, first[found], second[found], old / a[found])
+    old, new = at_a[where, None], at_b[where, None]
+    for products in (_singles, _pairs):
+        (first, second, value), (*_, later) = products(a), products(b)
+        gaps = np.abs(new * value - old * later)
+        found = gaps.argmin(axis=1)
+        if (gaps[np.arange(len(found)), found] <= NO_BEND * np.abs(new[:, 0] * value[found])).all():
+            return Terms(where, first[found], second[found], old[:, 0] / value[found])
+    return None
 
 
-def _match(old: Array, new: Array, a: Array, b: Array) -> NDArray[np.int_] | None:
-    """Tell which of the candidates that move from a to b goes in the ratio in which each number does."""
-    gaps = np.abs(np.multiply.outer(new, a) - np.multiply.outer(old, b))
-    found = gaps.argmin(axis=1)
-    is_same = gaps[np.arange(len(found)), found] <= NO_BEND * np.abs(new * a[found])
-    return found if is_same.all() else None
+def _singles(a: Array) -> tuple[NDArray[np.int_], NDArray[np.int_], Array]:
+    return np.arange(len(a)), np.full(len(a), -1), a
+
+
+def _pairs(a: Array) -> tuple[NDArray[np.int_], NDArray[np.int_], Array]:
+    """The parameters and the products of two."""
+    first, second = np.array([(i, j) for i in range(len(a)) for j in range(-1, i + 1)]).T
+    return first, second, a[first] * np.where(second < 0, 1.0, a[second])
 
 
 def _moved_to(base: Array, row: Array, terms: Terms) -> tuple[Array, Terms]:
