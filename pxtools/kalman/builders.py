@@ -232,15 +232,17 @@ def add_models(a: StateSpaceModel, b: StateSpaceModel) -> StateSpaceModel:
         return NotImplemented
     if a.n_obs != b.n_obs:
         raise PxUsageError(f"Components of {a.n_obs} and of {b.n_obs} observed values cannot be added.")
-    starts = a.initial_state, b.initial_state
+    kinds = *_settled(a), *_settled(b)
+    means, covs, _ = zip(a.initial_state, b.initial_state, strict=True)
+    is_known = "known" in kinds or any(mean.any() for mean in means)
     return StateSpaceModel(
         _diagonal(a.parts["F"], b.parts["F"]),
         _side_by_side(a.parts["H"], b.parts["H"]),
         _diagonal(a.parts["Q"], b.parts["Q"]),
         _sum(a.parts["R"], b.parts["R"]),
-        initial_mean=np.concatenate([start.mean for start in starts]),
-        initial_cov=_diagonal(*(start.cov[None] for start in starts)),
-        initial=[*_settled(a), *_settled(b)],
+        initial_mean=np.concatenate(means) if is_known else None,
+        initial_cov=_diagonal(*(cov[None] for cov in covs)) if is_known else None,
+        initial=kinds,
         transition_intercept=_side_by_side(a.parts["c"], b.parts["c"]),
         observation_intercept=_sum(a.parts["d"], b.parts["d"]),
         selection_matrix=_diagonal(a.parts["G"], b.parts["G"]),
@@ -259,10 +261,12 @@ def _component(
     selection: Array | None = None,
     initial: str = "diffuse",
 ) -> StateSpaceModel:
+    noise = np.zeros((len(variances),) * 2)
+    np.fill_diagonal(noise, as_array("variances", variances))
     return StateSpaceModel(
         F,
         [H],
-        np.diag(as_array("variances", variances)),
+        noise,
         [[observation_var]],
         initial=initial,
         selection_matrix=selection,
@@ -282,8 +286,8 @@ def _at_least(name: str, value: int, least: int) -> int:
 
 
 def _settled(model: StateSpaceModel) -> list[str]:
-    """The kinds with all that is not diffuse called known: its moments are computed already."""
-    return ["diffuse" if kind == "diffuse" else "known" for kind in model.initial or ()]
+    """The kinds, those that are approximate called known: their variance is the component's own."""
+    return ["known" if kind == "approximate" else kind for kind in model.initial or ()]
 
 
 def _same_length(a: Array, b: Array) -> tuple[Array, Array]:

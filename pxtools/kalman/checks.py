@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -33,13 +34,19 @@ def as_array(name: str, value: Any) -> Array:
         raise PxUsageError(
             f"`{name}` is no array of real numbers: {error}.\nGive nested lists or a NumPy array of floats."
         ) from None
-    if not (math.isfinite(array.item()) if array.size == 1 else np.isfinite(array).all()):
+    if not (math.isfinite(array.item()) if array.size == 1 else _are_finite(array)):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise PxUsageError(
             f"`{name}` holds {array[where]} at {list(where)}.\n"
             "A model's matrices must be finite; NaN marks missing values in the observations only."
         )
     return array
+
+
+def _are_finite(array: Array) -> bool:
+    """Whether all numbers are: one that is not spoils the sum of squares, which may overflow without any."""
+    flat = array.ravel()
+    return math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
 
 
 def as_matrices(name: str, value: Any, rows: int | None, columns: int | None) -> Array:
@@ -76,11 +83,11 @@ def as_covariances(name: str, value: Any, size: int | None) -> Array:
     array = as_matrices(name, value, size, size)
     if array.shape[1] != array.shape[2]:
         raise PxUsageError(f"`{name}` has shape {np.shape(value)}; a covariance matrix is square.")
-    if array.shape[1] > 1 and (array != array.transpose(0, 2, 1)).any():
+    diagonal = array.diagonal(0, 1, 2)
+    if np.count_nonzero(array) > np.count_nonzero(diagonal) and (array != array.transpose(0, 2, 1)).any():
         check_symmetric(name, array)
         array = np.ascontiguousarray((array + array.transpose(0, 2, 1)) / 2)
-    if array.size != 1 or array.item() < 0:
-        check_definite(name, array)
+    check_definite(name, array)
     return array
 
 
@@ -97,6 +104,9 @@ def check_symmetric(name: str, array: Array) -> None:
 
 def check_definite(name: str, array: Array) -> None:
     """Raise if any of the symmetric matrices `(k, size, size)` has a negative eigenvalue beyond round-off."""
+    diagonal = array.diagonal(0, 1, 2)
+    if np.count_nonzero(array) == np.count_nonzero(diagonal) and not (diagonal < 0).any():
+        return
     lowest, limit = _lowest(array), _negative(array)
     if (lowest < limit).any():
         step = int((lowest - limit).argmin())
@@ -128,6 +138,12 @@ def _negative(arrays: Array) -> Array:
     return np.asarray(-ROUND_OFF * np.abs(arrays).max(axis=(-2, -1)))
 
 
+@functools.cache
+def identity(size: int) -> Array:
+    """Return the identity matrix, (1, size, size) and read-only."""
+    return freeze(np.eye(size)[None])
+
+
 def common_steps(lengths: dict[str, int]) -> int | None:
     """Return the one number of steps of all time-varying parts, None if all are constant."""
     varying = {name: steps for name, steps in lengths.items() if steps != 1}
@@ -147,7 +163,8 @@ def freeze(array: Array) -> Array:
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return shape == wanted or all(want is None or have == want for have, want in zip(shape, wanted, strict=True))
+    (rows, columns), (rows_wanted, columns_wanted) = shape, wanted
+    return rows_wanted in (None, rows) and columns_wanted in (None, columns)
 
 
 def _at(array: Array, step: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pxtools.errors import PxUsageError, nearest
-from pxtools.kalman.checks import Array
+from pxtools.kalman.checks import Array, identity
 from pxtools.kernels.kalman_free import settled
 
 KINDS = ("known", "stationary", "diffuse", "approximate")
@@ -56,6 +56,8 @@ def initial_state(
     `transition`, `state_noise` (selection applied; of no matter unless a state is stationary) and `intercept` are those
     of the first step.
     """
+    if all(kind == "diffuse" for kind in kinds):
+        return InitialState(mean, np.zeros(cov.shape), identity(len(mean))[0])
     where = {kind: [k for k, own in enumerate(kinds) if own == kind] for kind in set(kinds)}
     mean, known, cov, diffuse = mean.copy(), cov, np.zeros_like(cov), np.zeros_like(cov)
     if "known" in where:

@@ -26,6 +26,7 @@ from pxtools.kalman.checks import (
     as_vectors,
     common_steps,
     freeze,
+    identity,
 )
 from pxtools.kalman.initial import APPROXIMATE_VARIANCE, InitialState, initial_state, kinds_of
 
@@ -132,7 +133,7 @@ class StateSpaceModel:
     def state_noise(self) -> Array:
         """`G Q G'`, `(1 or n_steps, n_states, n_states)`."""
         G, Q = self.parts["G"], self.parts["Q"]
-        if len(G) == 1 and G.shape[1] == G.shape[2] and np.array_equal(G[0], np.eye(G.shape[1])):
+        if G is identity(self.n_states) or np.array_equal(G, identity(self.n_states)):
             return Q
         noise = G @ Q @ G.transpose(0, 2, 1)
         return freeze((noise + noise.transpose(0, 2, 1)) / 2)
@@ -147,9 +148,9 @@ class StateSpaceModel:
     def initial_state(self) -> InitialState:
         """Mean, covariance and diffuse covariance of the first predicted state."""
         n, parts = self.n_states, self.parts
+        assert self.initial is not None
         mean = np.zeros(n) if self.initial_mean is None else self.initial_mean
         cov = np.zeros((n, n)) if self.initial_cov is None else self.initial_cov
-        assert self.initial is not None
         state = initial_state(
             self.initial,
             mean,
@@ -203,7 +204,7 @@ def _checked(model: StateSpaceModel) -> dict[str, Array]:
         raise PxUsageError(f"`transition_matrix` has shape {np.shape(model.transition_matrix)}; it must be square.")
     H = as_matrices("observation_matrix", model.observation_matrix, None, n)
     m = H.shape[1]
-    G = np.eye(n)[None]
+    G = identity(n)
     if model.selection_matrix is not None:
         G = as_matrices("selection_matrix", model.selection_matrix, n, None)
     parts = {
@@ -215,7 +216,8 @@ def _checked(model: StateSpaceModel) -> dict[str, Array]:
         "d": as_vectors("observation_intercept", model.observation_intercept, m),
         "G": G,
     }
-    common_steps({LETTERS[letter]: len(part) for letter, part in parts.items()})
+    if any(len(part) > 1 for part in parts.values()):
+        common_steps({LETTERS[letter]: len(part) for letter, part in parts.items()})
     return parts
 
 

@@ -54,6 +54,16 @@ def read_observations(data: Any, model: StateSpaceModel) -> Observed:
     return Observed(values, index, columns, np.ndim(data) == 3)
 
 
+def likely_series(data: Any) -> Array:
+    """Return the observations as `(n_series, n_steps, n_obs)` where no model says how to read them.
+
+    One row of several values is taken for a series of one value: nothing else is read in another way.
+    """
+    values = _numbers(data)
+    values = values[:, None] if values.ndim < 2 else values
+    return values[None] if values.ndim == 2 else values
+
+
 def _numbers(data: Any) -> Array:
     try:
         if isinstance(data, np.ma.MaskedArray):

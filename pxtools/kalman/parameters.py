@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -27,42 +26,23 @@ class Free:
         """Return the start, or a value inside the bounds on the scale of a variance of the data."""
         if self.start is not None:
             return self.start
-        if np.isfinite(self.lower) and np.isfinite(self.upper):
+        if math.isfinite(self.lower) and math.isfinite(self.upper):
             return (self.lower + self.upper) / 2
-        if np.isfinite(self.lower):
+        if math.isfinite(self.lower):
             return self.lower + scale
-        return self.upper - scale if np.isfinite(self.upper) else 0.0
+        return self.upper - scale if math.isfinite(self.upper) else 0.0
 
     def to_line(self, value: float, unit: float) -> float:
-        """Return the place of a value on the whole line, where `unit` makes steps of about one."""
-        low, high = np.isfinite(self.lower), np.isfinite(self.upper)
+        """Return the place of a value on the whole line, where `unit` makes steps of about one: see `from_line`."""
+        low, high = math.isfinite(self.lower), math.isfinite(self.upper)
         if low and high:
             share = 2 * (value - self.lower) / (self.upper - self.lower) - 1
             share = min(max(share, -1 + 1e-9), 1 - 1e-9)
-            return float(share / np.sqrt(1 - share * share))
+            return share / math.sqrt(1 - share * share)
         if low or high:
             gap = value - self.lower if low else self.upper - value
-            return float(np.sqrt(max(gap, 1e-8 * unit) / unit))
+            return math.sqrt(max(gap, 1e-8 * unit) / unit)
         return value / unit
-
-    def from_line(self, place: Any, unit: float) -> Any:
-        """Return the value that belongs to a place on the line, or an array of them; the inverse of `to_line`."""
-        low, high = math.isfinite(self.lower), math.isfinite(self.upper)
-        if low and high:
-            share = place / np.sqrt(1 + place * place)
-            return self.lower + (self.upper - self.lower) * (1 + share) / 2
-        if low:
-            return self.lower + unit * place * place
-        return self.upper - unit * place * place if high else place * unit
-
-    def slope(self, place: Any, unit: float) -> Any:
-        """Return the derivative of `from_line`, or an array of them."""
-        low, high = math.isfinite(self.lower), math.isfinite(self.upper)
-        if low and high:
-            return (self.upper - self.lower) / 2 / (1 + place * place) ** 1.5
-        if low or high:
-            return 2 * unit * place * (1 if low else -1)
-        return unit + 0 * place
 
 
 def free(
@@ -172,6 +152,11 @@ class FreeModel:
 
 def variance_scale(values: Array) -> float:
     """Return a variance on which free variances may start: that of the observations' differences, halved."""
-    steps = np.diff(values, axis=1)
-    spread: Any = np.var(steps[~np.isnan(steps)]) / 2 if (~np.isnan(steps)).any() else 1.0
-    return float(spread) if spread > 0 else 1.0
+    with np.errstate(invalid="ignore"):
+        steps = (values[:, 1:] - values[:, :-1]).ravel()
+    steps = steps[~np.isnan(steps)]
+    if not steps.size:
+        return 1.0
+    steps -= steps.sum() / steps.size
+    spread = float(steps @ steps) / (2 * steps.size)
+    return spread if 0 < spread < np.inf else 1.0

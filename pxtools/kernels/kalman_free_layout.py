@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
 from dataclasses import dataclass
@@ -79,26 +78,33 @@ class FreeNumbers:
         return np.flatnonzero(self.moving)
 
     @cached_property
+    def _cuts(self) -> list[int]:
+        """Where each part begins among the numbers that move, and how many these are."""
+        return np.searchsorted(self.touched, self.starts).tolist()
+
+    @cached_property
     def moved_parts(self) -> frozenset[int]:
         """The parts that hold numbers that move."""
-        ends = self.starts[1:]
-        return frozenset(bisect.bisect_right(ends, where) for where in self.touched.tolist())
+        return frozenset(part for part, (start, end) in enumerate(itertools.pairwise(self._cuts)) if start < end)
 
     @cached_property
     def variances(self) -> Integers:
         """Numbers that move and stand on the diagonal of a covariance."""
-        starts, found = self.starts, []
+        found = []
         for part in sorted(self.moved_parts & {Q, R, P}):
-            size = self.shapes[part][-1]
-            own = np.flatnonzero(self.moving[starts[part] : starts[part + 1]])
-            found.append(starts[part] + own[own % (size * size) % (size + 1) == 0])
+            own, size = self.touched[slice(*self._cuts[part : part + 2])], self.shapes[part][-1]
+            place = own - self.starts[part]
+            found.append(own if size == 1 else own[place % (size * size) % (size + 1) == 0])
         return np.concatenate(found) if found else np.zeros(0, dtype=int)
 
     @cached_property
     def spreads(self) -> bool:
         """Whether G is, or may become, other than the identity."""
-        n, shape = self.n_states, self.shapes[G]
-        return G in self.moved_parts or shape != (1, n, n) or not np.array_equal(self.base[-n * n :], np.eye(n).ravel())
+        n = self.n_states
+        if G in self.moved_parts or self.shapes[G] != (1, n, n):
+            return True
+        matrix = self.base[-n * n :]
+        return bool(np.count_nonzero(matrix) > n or (matrix[:: n + 1] != 1).any())
 
     @cached_property
     def is_exact(self) -> bool:
@@ -127,6 +133,8 @@ class FreeNumbers:
 
     def wanted(self) -> Integers:
         """Return which elements of F move at any step, row by row."""
+        if F not in self.moved_parts:
+            return np.zeros(0, dtype=int)
         return np.unique(np.flatnonzero(self.moving[self.slice(F)]) % self.n_states**2)
 
     def is_diagonal(self, part: int) -> bool:

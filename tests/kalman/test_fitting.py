@@ -20,6 +20,7 @@ from pxtools.kalman import (
 from pxtools.kalman.fitting.ml import start_of
 from pxtools.kalman.fitting.until import Until
 from pxtools.kalman.parameters import Free
+from pxtools.kernels import kalman_climb, kalman_climb_numpy
 from tests.kalman.data import LH, NILE, PRESIDENTS
 from tests.kalman.models import random_model
 
@@ -267,14 +268,15 @@ def test_until_ends_a_fit():
     assert Until.parse("gain<1e-8, iterations>5").goals == {"gain": 1e-8}
 
 
+@pytest.mark.parametrize("kernel", [kalman_climb, kalman_climb_numpy])
 @pytest.mark.parametrize("mark", [Free(), Free(lower=0.0), Free(upper=2.0), Free(lower=-1.0, upper=1.0)])
 @pytest.mark.parametrize("value", [-0.9, 0.3, 0.95])
-def test_transforms_are_inverted_and_their_slopes_are_derivatives(mark, value):
-    value = max(value, mark.lower + 0.1)
-    place = mark.to_line(value, 2.0)
-    assert mark.from_line(place, 2.0) == pytest.approx(value, rel=1e-12)
-    slope = (mark.from_line(place + 1e-6, 2.0) - mark.from_line(place - 1e-6, 2.0)) / 2e-6
-    assert mark.slope(place, 2.0) == pytest.approx(slope, rel=1e-6)
+def test_transforms_are_inverted_and_their_slopes_are_derivatives(kernel, mark, value):
+    value, bounds = max(value, mark.lower + 0.1), np.array([[mark.lower], [mark.upper], [2.0]])
+    place = np.array([mark.to_line(value, 2.0)])
+    assert kernel.from_line(place, bounds) == pytest.approx(value, rel=1e-12)
+    slope = (kernel.from_line(place + 1e-6, bounds) - kernel.from_line(place - 1e-6, bounds)) / 2e-6
+    assert kernel.slopes_on_line(place, bounds) == pytest.approx(slope, rel=1e-6)
 
 
 def test_a_free_model_is_fitted_by_default_and_the_result_keeps_the_fit():

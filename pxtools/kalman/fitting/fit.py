@@ -142,8 +142,7 @@ def fit_model(
                 "Maximum likelihood needs to know what to fit, and the model has no free parameter.\n"
                 "Mark some in a cell (`Q = [[free(positive=True)]]`), build a FreeModel, or use EM (`--fit em`)."
             )
-        values = read_observations(observations, model.at(model.start())).values
-        return fit_ml(model, values, stop, starts, seed, form, map)
+        return fit_ml(model, observations, stop, starts, seed, form, map)
     matrices = em_matrices
     if isinstance(model, FreeModel):
         if matrices is None and not model.fills:

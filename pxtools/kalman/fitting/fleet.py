@@ -15,12 +15,13 @@ from pxtools.errors import PxUsageError, nearest
 from pxtools.kalman.checks import Array
 from pxtools.kalman.fitting.em import DEFAULT, MATRICES
 from pxtools.kalman.fitting.fit import METHODS, Fit
-from pxtools.kalman.fitting.ml import _shift, _unit
+from pxtools.kalman.fitting.ml import Start, _shift
 from pxtools.kalman.fitting.problem import STEP
 from pxtools.kalman.fitting.sums import Summed
 from pxtools.kalman.fitting.until import Until
 from pxtools.kalman.model import StateSpaceModel
 from pxtools.kalman.parameters import FreeModel
+from pxtools.kernels.kalman_climb import from_line, slopes_on_line
 
 MAX_ITERATIONS = 200
 
@@ -160,17 +161,14 @@ class _Climb:
 
     def __init__(self, model: FreeModel, series: Sums, until: Until, scale: float, tick: Tick | None) -> None:
         self.model, self.series, self.until, self.tick = model, series, until, tick
-        first = model.start(scale)
-        self.marks = list(model.parameters.items())
-        self.units = np.array([_unit(mark.lower, mark.upper, first[name], scale) for name, mark in self.marks])
-        self.first = np.array([m.to_line(first[n], u) for (n, m), u in zip(self.marks, self.units, strict=True)])
-        self.n_values = max(1, series.statistics(model.at(first)).n_values)
+        start = Start.of(model, scale)
+        self.bounds, self.first = start.bounds, start.place
+        self.n_values = max(1, series.statistics(start.built(model)).n_values)
         self.path: list[float] = []
 
     def parameters(self, places: Array) -> dict[str, float]:
         """Return the parameters that belong to places on the line."""
-        found = zip(self.marks, places, self.units, strict=True)
-        return {name: float(mark.from_line(place, unit)) for (name, mark), place, unit in found}
+        return dict(zip(self.model.names, from_line(places, self.bounds).tolist(), strict=True))
 
     def heights(self, places: list[Array]) -> Array:
         """Return the log-likelihood at each place, minus infinity where there is no model."""
@@ -259,7 +257,7 @@ class _Climb:
     def _standard_errors(self, place: Array) -> list[float]:
         """Invert the observed information on the line and carry it to the parameters; NaN where it is not positive."""
         k = len(place)
-        slopes = np.array([m.slope(p, u) for (_, m), p, u in zip(self.marks, place, self.units, strict=True)])
+        slopes = slopes_on_line(place, self.bounds)
         moves = np.diag(1e-3 * np.maximum(0.1, np.abs(place)))
         signs = ((1, 1), (1, -1), (-1, 1), (-1, -1))
         pairs = [(i, j) for i in range(k) for j in range(i + 1)]

@@ -6,6 +6,7 @@ References: Harvey (1989), section 3.4; Koopman & Shephard (1992).
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -13,13 +14,14 @@ import numpy as np
 
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array
-from pxtools.kalman.fitting.ascent import Place, ascend
 from pxtools.kalman.fitting.fit import Fit, count_values
 from pxtools.kalman.fitting.problem import Problem
-from pxtools.kalman.fitting.template import Template
+from pxtools.kalman.fitting.template import Template, asides
 from pxtools.kalman.fitting.until import Until
 from pxtools.kalman.model import StateSpaceModel
+from pxtools.kalman.observations import likely_series, read_observations
 from pxtools.kalman.parameters import FreeModel, variance_scale
+from pxtools.kernels.kalman_climb import Place, ascend, slopes_on_line
 
 MAX_ITERATIONS = 500
 
@@ -37,7 +39,7 @@ class Climb(NamedTuple):
 
 def fit_ml(
     model: FreeModel,
-    values: Array,
+    observations: Any,
     until: Until,
     starts: int,
     seed: int,
@@ -47,7 +49,7 @@ def fit_ml(
     """Climb from every start and keep the highest: see `fit_model`."""
     if starts < 1:
         raise PxUsageError(f"`starts` is {starts}; at least one start is needed.")
-    problem, place = start_of(model, values, form)
+    problem, place = start_of(model, observations, form)
     if map is builtins.map:
         problem = problem.ready()  # one start after another: they can share the working memory
     places = [place, *(place + _shift(seed, k, len(place)) for k in range(1, starts))]
@@ -56,7 +58,7 @@ def fit_ml(
         _raise_without_start(model, problem.named(place))
     fitted = model.at(problem.named(best.places))
     if problem.template is not None and not problem.template.agrees(
-        problem.parameters(best.places), fitted, values.shape[1]
+        problem.parameters(best.places), fitted, problem.values.shape[1]
     ):
         # affine around the start only: every point has to be built after all
         problem = problem._replace(template=None, likelihood=None, constant=0.0)
@@ -65,15 +67,58 @@ def fit_ml(
     return _fit(problem, best, fitted)
 
 
-def start_of(model: FreeModel, values: Array, form: str = "auto") -> tuple[Problem, Array]:
+def start_of(model: FreeModel, observations: Any, form: str = "auto") -> tuple[Problem, Array]:
     """Return the problem of a fit, and the place on the line where it starts."""
-    scale = variance_scale(values)
-    first = model.start(scale)
-    marks = model.parameters
-    units = np.array([_unit(mark.lower, mark.upper, first[name], scale) for name, mark in marks.items()])
-    template = Template.of(model, np.array(list(first.values())), _reach(model, first, units), values, form)
-    place = np.array([mark.to_line(first[name], u) for (name, mark), u in zip(marks.items(), units, strict=True)])
-    return Problem(model, values, count_values(values), units, form, template), place
+    # a model tells how observations are to be read, and is built on their scale: nearly always their shape tells alone
+    likely = likely_series(observations)
+    start = Start.of(model, variance_scale(likely))
+    near = start.near(model)
+    values = read_observations(observations, near or start.built(model)).values
+    if values.shape != likely.shape:
+        start = Start.of(model, variance_scale(values))
+        near = start.near(model)
+    template = None
+    if near is not None:
+        template = Template.of(model, start.parameters, start.reach, near, values.shape[1], form)
+    return Problem(model, values, count_values(values), start.bounds, form, template), start.place
+
+
+class Start(NamedTuple):
+    """Where a fit starts: the parameters, their line (see `from_line`), and their place on it."""
+
+    parameters: Array
+    bounds: Array
+    place: Array
+
+    @classmethod
+    def of(cls, model: FreeModel, scale: float) -> Start:
+        """Return the start of a model whose observations have a variance of this scale."""
+        first, marks = model.start(scale), model.parameters
+        lines = [(m.lower, m.upper, _unit(m.lower, m.upper, first[name], scale)) for name, m in marks.items()]
+        places = [m.to_line(first[name], line[2]) for (name, m), line in zip(marks.items(), lines, strict=True)]
+        return cls(np.array([*first.values()]), np.array(lines).T.copy(), np.array(places))
+
+    @property
+    def reach(self) -> Array:
+        """Distances at which a model is built to see how its arrays move: inside the bounds, and of their size."""
+        distances = []
+        for start, lower, upper, unit in zip(self.parameters.tolist(), *self.bounds.tolist(), strict=True):
+            if math.isfinite(upper):
+                distances.append((upper - start) / 2 if math.isfinite(lower) else -unit)
+            else:
+                distances.append(unit if math.isfinite(lower) else unit / 10)
+        return np.array(distances)
+
+    def built(self, model: FreeModel) -> StateSpaceModel:
+        """Return the model at the start."""
+        return model.at(dict(zip(model.names, self.parameters.tolist(), strict=True)))
+
+    def near(self, model: FreeModel) -> StateSpaceModel | None:
+        """Return the model near the start, None if there is none."""
+        try:
+            return self._replace(parameters=asides(self.parameters, self.reach)[0]).built(model)
+        except (PxUsageError, np.linalg.LinAlgError):
+            return None
 
 
 def _highest(problem: Problem, places: list[Array], until: Until, map: Callable[..., Iterable[Any]]) -> Climb:
@@ -81,22 +126,9 @@ def _highest(problem: Problem, places: list[Array], until: Until, map: Callable[
     return max(climbs, key=lambda one: one.log_likelihood)
 
 
-def _reach(model: FreeModel, first: dict[str, float], units: Array) -> Array:
-    """Distances at which a model is built to see how its arrays move: inside the bounds, and of their size."""
-    distances = []
-    for (name, mark), unit in zip(model.parameters.items(), units, strict=True):
-        if np.isfinite(mark.lower) and np.isfinite(mark.upper):
-            distances.append((mark.upper - first[name]) / 2)
-        elif np.isfinite(mark.upper):
-            distances.append(-unit)
-        else:
-            distances.append(unit if np.isfinite(mark.lower) else unit / 10)
-    return np.array(distances)
-
-
 def _unit(lower: float, upper: float, start: float, scale: float) -> float:
-    if np.isfinite(lower) != np.isfinite(upper):
-        gap = start - lower if np.isfinite(lower) else upper - start
+    if math.isfinite(lower) != math.isfinite(upper):
+        gap = start - lower if math.isfinite(lower) else upper - start
         return gap if gap > 0 else scale
     return max(1.0, abs(start))
 
@@ -120,7 +152,8 @@ def _raise_without_start(model: FreeModel, first: dict[str, float]) -> None:
 def climb(problem: Problem, places: Array, until: Until) -> Climb:
     """Climb the log-likelihood from one start, by BFGS; runs anywhere."""
     problem, n_values = problem.ready(), problem.n_values
-    start = problem.start(places)
+    hill = problem.hill()
+    start = problem.start(hill, places)
     path = [n_values * start.height]
     if not np.isfinite(start.height):
         return Climb(start.height, places, start.gradient, tuple(path), False, "the start has no finite log-likelihood")
@@ -136,7 +169,7 @@ def climb(problem: Problem, places: Array, until: Until) -> Climb:
 
     if reason:
         return Climb(path[0], start.at, start.gradient, tuple(path), False, reason)
-    end, how = ascend(problem, start, until.goal("gradient", 1e-7), after_step)
+    end, how = ascend(hill, start, until.goal("gradient", 1e-7), after_step)
     # at a maximum, round-off leaves nothing to gain before the gradient is as small as was asked for
     is_flat = how == "flat" or (how == "stuck" and np.abs(end.gradient).max() < 1e-4)
     message = reason or ("converged" if is_flat else "not converged: no step gains any more")
@@ -163,19 +196,21 @@ def _fit(problem: Problem, best: Climb, fitted: StateSpaceModel) -> Fit:
 
 def _standard_errors(problem: Problem, end: Place) -> list[float]:
     """Invert the observed information on the line and carry it to the parameters; NaN where it is not positive."""
-    k, slopes = len(end.at), problem.slopes(end.at)
+    k, slopes = len(end.at), slopes_on_line(end.at, problem.bounds)
     if problem.likelihood is not None and problem.likelihood.is_exact:
-        information = problem.n_values * problem.bends(end)
+        information = problem.n_values * problem.hill().bends(end)
     else:
         information = -_curvature(problem, end.at, 1e-3 * np.maximum(0.1, np.abs(end.at)))
     # a variance of zero lies on its bound, where the log-likelihood has no quadratic top
-    diagonal = np.diagonal(information)
-    inner = np.isfinite(diagonal) & (diagonal > 0) & (np.abs(slopes) > 1e-6 * problem.units)
+    inner = np.isfinite(information.diagonal()) & (information.diagonal() > 0)
+    inner &= np.abs(slopes) > 1e-6 * problem.bounds[2]
     errors = np.full(k, np.nan)
-    block = information[np.ix_(inner, inner)]
-    if inner.any() and np.isfinite(block).all() and np.linalg.eigvalsh(block)[0] > 0:
-        errors[inner] = np.sqrt(np.diagonal(np.linalg.inv(block))) * np.abs(slopes[inner])
-    return [float(error) for error in errors]
+    block = information if inner.all() else information[np.ix_(inner, inner)]
+    if inner.any() and np.isfinite(block).all():
+        sizes, axes = np.linalg.eigh(block)
+        if sizes[0] > 0:
+            errors[inner] = np.sqrt((axes * axes / sizes).sum(axis=1)) * np.abs(slopes[inner])
+    return errors.tolist()
 
 
 def _curvature(problem: Problem, places: Array, steps: Array) -> Array:

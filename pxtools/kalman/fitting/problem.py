@@ -6,6 +6,7 @@ model. References: Harvey (1989), section 3.4; Koopman & Shephard (1992).
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,20 +15,20 @@ from numpy.typing import NDArray
 from pxtools.errors import PxUsageError
 from pxtools.kalman.checks import Array
 from pxtools.kalman.filtering import run_form
-from pxtools.kalman.fitting.ascent import Place
 from pxtools.kalman.fitting.differences import differenced
 from pxtools.kalman.fitting.score import score
 from pxtools.kalman.fitting.template import Template
 from pxtools.kalman.parameters import FreeModel
 from pxtools.kalman.system import System, system_of
+from pxtools.kernels.kalman_climb import NARROW, Hill, LineHill, Look, Place, from_line, seen_from_line
 from pxtools.kernels.kalman_free import Likelihood
 from pxtools.kernels.kalman_results import Filtered
 
 #: step of central differences on the line, where one is a large change
 STEP = 6e-6
 
-#: steps of second differences, and of differences of exact gradients
-WIDE, NARROW = 1e-2, 1e-5
+#: step of second differences
+WIDE = 1e-2
 
 #: a change of all variances, as a logarithm, that is not worth a look
 LITTLE = 0.1
@@ -41,7 +42,8 @@ class Problem(NamedTuple):
     model: FreeModel
     values: Array
     n_values: int
-    units: Array
+    #: (3, n_params), the line that the parameters are moved to: see `from_line`
+    bounds: Array
     form: str
     template: Template | None
     #: with working memory of its own: never for two climbs at a time
@@ -58,13 +60,7 @@ class Problem(NamedTuple):
 
     def parameters(self, places: Array) -> Array:
         """Return the parameters that belong to places on the line, `(…, n_params)`."""
-        marks = self.model.parameters.values()
-        return np.array([m.from_line(places[..., k], self.units[k]) for k, m in enumerate(marks)]).T
-
-    def slopes(self, places: Array) -> Array:
-        """Return the derivatives of the parameters by places on the line, `(…, n_params)`."""
-        marks = self.model.parameters.values()
-        return np.array([m.slope(places[..., k], self.units[k]) for k, m in enumerate(marks)]).T
+        return from_line(places, self.bounds)
 
     def named(self, places: Array) -> dict[str, float]:
         """Return the parameters at one place by name."""
@@ -79,33 +75,29 @@ class Problem(NamedTuple):
 
     def look(self, point: Array) -> Seen:
         """Filter at a place, keeping what its gradient needs."""
-        return self.looks(point[None])[0]
-
-    def looks(self, points: Array) -> list[Seen]:
-        """Filter at places (n_points, n_params)."""
         if self.template is None:
-            return [self._by_build(point) for point in points]
-        totals, slopes, are_good = self._by_template(points, gradients=True)
-        return [
-            Seen(self, *one) if good else self._by_build(one[0])
-            for *one, good in zip(points, totals.tolist(), slopes, are_good.tolist(), strict=True)
-        ]
+            return self._by_build(point)
+        totals, slopes, is_spoilt = self._by_template(point[None], gradients=True)
+        if is_spoilt is not None and is_spoilt[0]:
+            return self._by_build(point)
+        return Seen(self, point, totals.item(), slopes[0])
 
-    def _by_template(self, points: Array, gradients: bool) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Log-likelihoods, their gradients on the line, and where these are not too ill-conditioned to be believed."""
+    def _by_template(self, points: Array, gradients: bool) -> tuple[Array, Array, NDArray[np.bool_] | None]:
+        """Log-likelihoods, their gradients on the line, and where the data are too ill-conditioned to believe them."""
         assert self.template is not None
         likelihood = self.likelihood or Likelihood(self.values, self.template.numbers)
-        with np.errstate(all="ignore"):
-            moves = np.ascontiguousarray(self.parameters(points) - self.template.base)
-            totals, slopes, lost = likelihood.at(moves, gradients)
-            totals += self.constant
-            if gradients:
-                slopes *= self.slopes(points)
+        totals, slopes, lost = seen_from_line(likelihood, points, self.template.base, self.bounds, gradients)
+        totals += self.constant
         if self.template.correlated:
+            moves = self.parameters(points) - self.template.base
             totals = np.where(self.template.are_models(moves), totals, -np.inf)
-        if not points.all():
+        if np.count_nonzero(points) < points.size:
             totals = np.where(self.are_noiseless(points), -np.inf, totals)
-        return totals, slopes, (lost == 0) | (self.form != "auto") | ~np.isfinite(totals)
+        return (
+            totals,
+            slopes,
+            np.isfinite(totals) & (lost > 0) if self.form == "auto" and np.count_nonzero(lost) else None,
+        )
 
     def are_noiseless(self, points: Array) -> NDArray[np.bool_]:
         """Tell where all variances are zero: the filter leaves such rows out, and nothing speaks against it."""
@@ -115,7 +107,7 @@ class Problem(NamedTuple):
     @property
     def are_variances(self) -> NDArray[np.bool_]:
         """Which parameters have no bound but zero."""
-        return np.array([mark.lower == 0 and mark.upper == np.inf for mark in self.model.parameters.values()])
+        return np.asarray((self.bounds[0] == 0) & (self.bounds[1] == np.inf))
 
     def _by_build(self, point: Array) -> Seen:
         with np.errstate(all="ignore"):
@@ -136,10 +128,17 @@ class Problem(NamedTuple):
         """Return the log-likelihood at each place (n_places, n_params), minus infinity where there is no model."""
         if self.template is None:
             return np.array([self.look(place).total for place in places])
-        heights, _, are_good = self._by_template(places, gradients=False)
-        for k in np.flatnonzero(~are_good):
-            heights[k] = self._by_build(places[k]).total
+        heights, _, are_spoilt = self._by_template(places, gradients=False)
+        if are_spoilt is not None:
+            heights[are_spoilt] = [self._by_build(place).total for place in places[are_spoilt]]
         return heights
+
+    def _gradients(self, places: Array) -> Array:
+        """Return the gradients of the height at places (n_places, n_params)."""
+        _, slopes, are_spoilt = self._by_template(places, gradients=True)
+        if are_spoilt is None and np.isfinite(slopes).all():
+            return slopes / self.n_values
+        return np.array([self.look(place).gradient() for place in places])
 
     def by_differences(self, point: Array) -> Array:
         """Return the gradient of the log-likelihood by central differences, zero where it cannot be had."""
@@ -158,8 +157,7 @@ class Problem(NamedTuple):
         """Return the second derivatives (n_params, n_params) of the height, with the sign of a hill's top positive."""
         if self.is_cheap:
             steps = NARROW * np.maximum(0.1, np.abs(place.at))
-            ahead = np.array([look.gradient() for look in self.looks(place.at + np.diag(steps))])
-            found = (place.gradient - ahead) / steps[:, None]
+            found = (place.gradient - self._gradients(place.at + np.diag(steps))) / steps[:, None]
             return (found + found.T) / 2
         steps = WIDE * np.maximum(1.0, np.abs(place.at))
         moves = np.diag(steps)
@@ -169,21 +167,33 @@ class Problem(NamedTuple):
         # a first step is at most a half
         return np.diag(np.maximum(np.where(np.isfinite(found), found, 1.0), 2 * np.abs(place.gradient)))
 
-    def start(self, at: Array) -> Place:
+    def hill(self) -> Hill:
+        """Return what to climb: a compiled one that stands in for this one wherever the template says all, or this."""
+        if self.template is None or self.likelihood is None or self.template.correlated or LineHill is None:
+            return self
+        return LineHill(self, self.likelihood, self.template.base, self.bounds, self.constant, self.n_values)
+
+    def start(self, hill: Hill, at: Array) -> Place:
         """Return the place to start from: as given, with all variances multiplied by what is best for them together.
 
         Where nothing but variances is on the scale of the data, that is known from the slopes: the log-likelihood of s
         times the variances is `-(n log s + S / s) / 2` and a constant.
         """
-        here = self.look(at).place()
+        here = _placed(hill, at)
         are_variances = self.are_variances
         if not (self.is_cheap and are_variances.any() and np.isfinite(here.height)):
             return here
         factor = 1 + float((here.at * here.gradient)[are_variances].sum())
         if not (factor > 0 and abs(np.log(factor)) > LITTLE):
             return here
-        there = self.look(np.where(are_variances, np.sqrt(factor), 1.0) * at)
-        return there.place() if there.height > here.height else here
+        there = _placed(hill, np.where(are_variances, np.sqrt(factor), 1.0) * at)
+        return there if there.height > here.height else here
+
+
+def _placed(hill: Hill, point: Array) -> Place:
+    """Return a place with its gradient, zero where there is no height."""
+    look: Look = hill.look(point)
+    return Place(point, look.height, look.gradient() if math.isfinite(look.height) else np.zeros_like(point))
 
 
 class Seen(NamedTuple):
@@ -201,18 +211,13 @@ class Seen(NamedTuple):
         """The log-likelihood per observed value."""
         return self.total / self.problem.n_values
 
-    def place(self) -> Place:
-        """Return the place with its gradient, zero where there is no height."""
-        has_height = np.isfinite(self.total)
-        return Place(self.point, self.height, self.gradient() if has_height else np.zeros_like(self.point))
-
     def gradient(self) -> Array:
         """Return the gradient of the height: the exact score, or differences where that does not serve."""
         found = self.slope
         if found is None:
             with np.errstate(all="ignore"):
                 found = self.exact_gradient()
-        if found is None or not np.isfinite(found).all():
+        if found is None or not all(map(math.isfinite, found.tolist())):
             found = self.problem.by_differences(self.point)
         return found / self.problem.n_values
 

@@ -1,4 +1,7 @@
-"""A climb by Newton steps, and between them by quasi-Newton ones (BFGS).
+"""NumPy twin of the compiled climb: by Newton steps, and between them by quasi-Newton ones (BFGS), on a whole line.
+
+Parameters with bounds are moved to the whole line (squares for one bound, a bounded curve for two), so that no step
+leaves them.
 
 References: Nocedal & Wright (2006), Numerical Optimization, section 6.1; Lewis & Overton (2013), Nonsmooth optimization
 via quasi-Newton methods, whose line search by bisection needs no more than a weak Wolfe condition.
@@ -11,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from pxtools.kalman.checks import Array
+from pxtools.kernels.kalman_results import Array, Counts
 
 #: a step must gain this part of what the slope promises, and leave at most that part of the slope
 GAIN, SLOPE = 1e-4, 0.9
@@ -21,6 +24,9 @@ ROUND_OFF, PATIENCE = 1e-13, 3
 
 #: the least curvature that is believed, and the longest step along an axis of the curvature
 LEAST_BEND, LONGEST = 1e-9, 0.5
+
+#: step of differences of gradients, where one is a large change
+NARROW = 1e-5
 
 #: halvings or doublings of a step before the search along a line is given up
 MAX_TRIALS = 40
@@ -53,6 +59,14 @@ class Hill(Protocol):
 
     def bends(self, place: Place) -> Array:
         """Return the matrix of second derivatives there, or a guess of it, with the sign of a top's positive."""
+        ...
+
+
+class Moves(Protocol):
+    """A likelihood as a function of moves of the parameters: see `kalman_free_numpy.Likelihood`."""
+
+    def at(self, moves: Array, gradients: bool = True) -> tuple[Array, Array, Counts]:
+        """Return log-likelihoods, gradients, and how many innovation variances lost over ten digits."""
         ...
 
 
@@ -89,7 +103,7 @@ def ascend(hill: Hill, start: Place, gradient_goal: float, after_step: Callable[
     slow = 1 - 1 / (1 + len(start.at)) if hill.is_cheap else np.inf
     while (size := np.abs(here.gradient).max()) > gradient_goal:
         if inverse is None:
-            inverse, is_fresh = _inverted(hill.bends(here), here), True
+            inverse, is_fresh = inverted(hill.bends(here), here), True
         direction = inverse @ here.gradient
         there = _along(hill, here, direction) if direction @ here.gradient > 0 else None
         if there is None:
@@ -112,7 +126,7 @@ def ascend(hill: Hill, start: Place, gradient_goal: float, after_step: Callable[
     return here, "flat"
 
 
-def _inverted(bends: Array, here: Place) -> Array:
+def inverted(bends: Array, here: Place) -> Array:
     """Invert a curvature, made that of a top, so that no step along one of its axes is too long."""
     longest = LONGEST * max(1.0, float(np.abs(here.at).max()))
     sizes, axes = np.linalg.eigh(np.where(np.isfinite(bends), bends, 0.0))
@@ -145,3 +159,64 @@ def _along(hill: Hill, here: Place, direction: Array) -> Place | None:
         if np.array_equal(here.at + length * direction, place):
             break
     return best
+
+
+def from_line(places: Array, bounds: Array) -> Array:
+    """Return the parameters that belong to places on the line.
+
+    Parameters
+    ----------
+    places : (…, n_params)
+    bounds : (3, n_params)
+        Lower and upper bounds, infinite where there are none, and units, which make steps of about one.
+
+    Returns
+    -------
+    (…, n_params) array
+    """
+    lower, upper, unit = bounds
+    with np.errstate(all="ignore"):
+        share = places / np.sqrt(1 + places * places)
+        between = lower + (upper - lower) * (1 + share) / 2
+        return _by_bounds(
+            bounds, between, lower + unit * places * places, upper - unit * places * places, places * unit
+        )
+
+
+def slopes_on_line(places: Array, bounds: Array) -> Array:
+    """Return the derivatives of `from_line`."""
+    lower, upper, unit = bounds
+    with np.errstate(all="ignore"):
+        between = (upper - lower) / 2 / (1 + places * places) ** 1.5
+        return _by_bounds(bounds, between, 2 * unit * places, -2 * unit * places, unit + 0 * places)
+
+
+def seen_from_line(
+    likelihood: Moves, places: Array, base: Array, bounds: Array, gradients: bool
+) -> tuple[Array, Array, Counts]:
+    """Return log-likelihoods and their gradients on the line.
+
+    Parameters
+    ----------
+    likelihood : Moves
+        Of the moves of the parameters from `base`.
+    places : (n_points, n_params)
+    base : (n_params,)
+    bounds : (3, n_params)
+        See `from_line`.
+    gradients : bool
+        Whether they are wanted.
+
+    Returns
+    -------
+    array, array, array
+        As the likelihood returns them.
+    """
+    with np.errstate(all="ignore"):
+        totals, slopes, lost = likelihood.at(from_line(places, bounds) - base, gradients)
+        return totals, slopes * slopes_on_line(places, bounds) if gradients else slopes, lost
+
+
+def _by_bounds(bounds: Array, both: Array, low: Array, high: Array, none: Array) -> Array:
+    has_low, has_high = np.isfinite(bounds[:2])
+    return np.where(has_low & has_high, both, np.where(has_low, low, np.where(has_high, high, none)))

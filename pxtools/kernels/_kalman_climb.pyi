@@ -1,0 +1,23 @@
+"""Types of the compiled twin of `kalman_climb_numpy`."""
+
+from collections.abc import Callable
+
+from pxtools.kernels.kalman_climb_numpy import Hill, Look, Moves, Place
+from pxtools.kernels.kalman_results import Array, Counts
+
+def ascend(
+    hill: Hill, start: Place, gradient_goal: float, after_step: Callable[[Place], bool]
+) -> tuple[Place, str]: ...
+def from_line(places: Array, bounds: Array) -> Array: ...
+def seen_from_line(
+    likelihood: Moves, places: Array, base: Array, bounds: Array, gradients: bool
+) -> tuple[Array, Array, Counts]: ...
+def slopes_on_line(places: Array, bounds: Array) -> Array: ...
+
+class LineHill:
+    is_cheap: bool
+    def __init__(
+        self, problem: Hill, likelihood: Moves, base: Array, bounds: Array, constant: float, n_values: float
+    ) -> None: ...
+    def look(self, point: Array) -> Look: ...
+    def bends(self, place: Place) -> Array: ...
