@@ -34,6 +34,10 @@ cdef extern from "kalman_types.h" nogil:
         double *filtered_mean
         double *filtered_cov
         double *log_lik
+        double *gains
+        double *inverses
+        double *innovations
+        int has_cov
         long n_kept
         double *diffuse_cov
         double *diffuse_filtered_cov
@@ -49,6 +53,10 @@ cdef extern from "kalman_types.h" nogil:
         const double *filtered_cov
         const double *diffuse_cov
         const unsigned char *diffuse_obs
+        const double *gains
+        const double *inverses
+        const double *innovations
+        int has_cov
         long n_diffuse_steps
         long n_kept
         double *mean
@@ -70,10 +78,16 @@ cdef extern from "kalman_types.h" nogil:
         long c_step
         long d_step
         const long *entries
+        const long *Q_entries
         long n_entries
+        long n_Q_entries
         long n_left_out
         double *r
         double *N
+
+
+cdef class SparseMemory:
+    cdef object value, where, start, column, runs
 
 
 #: see `filter_series` in kalman_sizes.h; `work` has `filter_room(n, m)` doubles
@@ -82,5 +96,7 @@ cdef void filter_one(const Model *model, const double *y, const double *x, const
 #: see `score_series`; `work` has `score_room(n, m)` doubles
 cdef void score_one(const Model *model, const double *y, const SmootherOut *filtered, Score *score,
                     double *work) noexcept nogil
+#: lay out the elements of a square matrix that `mask` tells; returns memory to be kept, with their values and places
+cdef SparseMemory sparse_rows(SparseRows *rows, object mask, object matrix)
 cdef long filter_room(Py_ssize_t n, Py_ssize_t m) noexcept nogil
 cdef long score_room(Py_ssize_t n, Py_ssize_t m) noexcept nogil

@@ -19,7 +19,8 @@ cdef extern from "kalman_sizes.h" nogil:
                        int left, int may_settle, FilterOut *out, double *work)
     void smoother_series(const Model *model, const double *y, const SmootherOut *out, double *work)
     void score_series(const Model *model, const double *y, const SmootherOut *filtered, Score *score, double *work)
-    void catch_up(Py_ssize_t n, FilterOut *out, long t)
+    void find_runs(Py_ssize_t n, SparseRows *A, int *memory)
+    void catch_up(Py_ssize_t n, Py_ssize_t m, FilterOut *out, long t)
     long filter_doubles(Py_ssize_t n, Py_ssize_t m)
     long smoother_doubles(Py_ssize_t n, Py_ssize_t m)
     long score_doubles(Py_ssize_t n, Py_ssize_t m)
@@ -91,6 +92,20 @@ cdef long _step(object part, long n_steps, Py_ssize_t rows, Py_ssize_t columns) 
     return 0 if shape[0] == 1 else rows * max(columns, 1)
 
 
+cdef SparseMemory sparse_rows(SparseRows *rows, object mask, object matrix):
+    cdef SparseMemory own = SparseMemory.__new__(SparseMemory)
+    cdef Py_ssize_t n = matrix.shape[0]
+    own.where = np.nonzero(mask)
+    own.start = np.concatenate([[0], np.cumsum(np.bincount(own.where[0], minlength=n))]).astype(np.intc)
+    own.column, own.value = own.where[1].astype(np.intc), np.ascontiguousarray(matrix[own.where])
+    own.runs = zeros(cnp.NPY_INT, 1, 5 * n)
+    rows.start = <const int *> cnp.PyArray_DATA(own.start)
+    rows.column = <const int *> cnp.PyArray_DATA(own.column)
+    rows.value = doubles(own.value, 1)
+    find_runs(n, rows, <int *> cnp.PyArray_DATA(own.runs))
+    return own
+
+
 cdef class _Model:
     """Own the memory that a C `Model` points into."""
 
@@ -111,18 +126,7 @@ cdef class _Model:
         model.is_diagonal = _is_diagonal(model.R, cnp.PyArray_DIM(R, 0), m)
         model.is_sparse = n > 6 and model.F_step == 0 and 3 * np.count_nonzero(F) < n * n
         if model.is_sparse:
-            self._set_sparse(&model.by_rows, F[0])
-            self._set_sparse(&model.by_columns, F[0].T)
-
-    cdef _set_sparse(self, SparseRows *rows, matrix):
-        where = np.nonzero(matrix)
-        counts = np.bincount(where[0], minlength=matrix.shape[0])
-        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.intc)
-        column, value = where[1].astype(np.intc), np.ascontiguousarray(matrix[where])
-        self.keep += [start, column, value]
-        rows.start = <const int *> cnp.PyArray_DATA(start)
-        rows.column = <const int *> cnp.PyArray_DATA(column)
-        rows.value = doubles(value, 1)
+            self.keep += [sparse_rows(&model.by_rows, F[0], F[0]), sparse_rows(&model.by_columns, F[0].T, F[0].T)]
 
 
 cdef _check_shape(str name, object array, tuple shape):
@@ -170,7 +174,7 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, dict me
     cdef FilterOut out
     cdef long longest = 0, written = 0
     cdef bint may_settle = steady and holder.model.is_constant
-    out.n_cancelled = 0
+    out.n_cancelled, out.gains, out.has_cov = 0, NULL, True
     with nogil:
         for s in range(n_series):
             out.predicted_mean, out.predicted_cov = pm + s * (n_steps + 1) * n, pc + s * (n_steps + 1) * nn
@@ -186,7 +190,7 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, dict me
         for s in range(n_series):
             out.predicted_cov, out.filtered_cov = pc + s * (n_steps + 1) * nn, fc + s * n_steps * nn
             out.n_kept = n_kept[s]
-            catch_up(n, &out, written)
+            catch_up(n, m, &out, written)
             if longest:
                 memset(wide + (s * kept + n_wide[s]) * nn, 0, (longest - n_wide[s]) * nn * sizeof(double))
                 memset(wide_filtered + (s * kept + n_wide[s]) * nn, 0, (longest - n_wide[s]) * nn * sizeof(double))
@@ -232,7 +236,7 @@ def univariate_log_likelihoods(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True
     cdef long *cancelled = <long *> cnp.PyArray_DATA(lost)
     cdef unsigned char *used = <unsigned char *> cnp.PyArray_DATA(served)
     cdef FilterOut out
-    out.predicted_mean, out.log_lik, out.diffuse_obs = NULL, fresh(steps), used
+    out.predicted_mean, out.gains, out.log_lik, out.diffuse_obs = NULL, NULL, fresh(steps), used
     with nogil:
         for k in range(n_models):
             out.n_cancelled = 0
@@ -364,6 +368,7 @@ def univariate_score(y, F, H, R, d, filtered, tuple lengths, entries, long n_lef
     g.c = _sums(sums, 4, lengths[4], n_steps, n, 0, &g.c_step)
     g.d = _sums(sums, 5, lengths[5], n_steps, m, 0, &g.d_step)
     g.entries, g.n_entries = <const long *> cnp.PyArray_DATA(places), len(places)
+    g.Q_entries = NULL
     g.n_left_out = max(n_left_out, n_diffuse)
     rs, Ns = zeros(cnp.NPY_DOUBLE, 3, n_series, 2, n), zeros(cnp.NPY_DOUBLE, 4, n_series, 2, n, n)
     memory = zeros(cnp.NPY_DOUBLE, 1, score_doubles(n, m))
@@ -373,7 +378,7 @@ def univariate_score(y, F, H, R, d, filtered, tuple lengths, entries, long n_lef
     cdef SmootherOut out
     lengths_ = filtered.diffuse_cov.any(axis=(2, 3)).sum(axis=1, dtype=np.int_)
     cdef long *length = <long *> cnp.PyArray_DATA(lengths_)
-    out.n_kept = n_kept
+    out.n_kept, out.gains, out.has_cov = n_kept, NULL, True
     with nogil:
         for s in range(n_series):
             out.predicted_mean, out.predicted_cov = pm + s * (n_steps + 1) * n, pc + s * (n_kept + 1) * nn

@@ -7,7 +7,9 @@ from libc.math cimport isfinite
 from libc.string cimport memcpy, memset
 
 from pxtools.kernels._arrays cimport doubles, fresh, room, zeros
-from pxtools.kernels._kalman cimport FilterOut, Model, Score, SmootherOut, filter_one, filter_room, score_one, score_room
+from pxtools.kernels._kalman cimport (
+    FilterOut, Model, Score, SmootherOut, SparseMemory, filter_one, filter_room, score_one, score_room, sparse_rows
+)
 
 from pxtools.kernels.kalman_free_layout import matrix_step, rank_of
 
@@ -73,9 +75,10 @@ cdef class Likelihood:
     cdef const double *wide
     cdef const long *stationary
     cdef const long *entries
+    cdef const long *noise_entries
     cdef const long *by_rows
     cdef const long *by_columns
-    cdef Py_ssize_t n_entries
+    cdef Py_ssize_t n_entries, n_noise_entries
     # working memory
     cdef double *numbers
     cdef double *slopes
@@ -160,36 +163,36 @@ cdef class Likelihood:
         self.keep.append(flags)
         self.out.diffuse_obs, self.out.last_diffuse_cov = <unsigned char *> cnp.PyArray_DATA(flags), self._room(nn)
         self.out.log_lik = self.log_lik = self._room(steps)
+        # derivatives by F and H alone look at covariances; the others at gains
+        self.out.has_cov = self.moves[F_] or self.moves[H_]
+        self.out.gains, self.out.inverses = self._room(steps * m * n), self._room(steps * m)
+        self.out.innovations = self._room(steps * m)
         self.work = self._room(max(filter_room(n, m), score_room(n, m)))
         self.start_work = self._room(7 * nn + 3 * n + n * self.q)
         self.ends = self._room(2 * n + 2 * nn + 2 * (n + nn))
 
     cdef _take_sparsity(self, layout):
         cdef Py_ssize_t n = self.model.n
-        entries = layout.wanted()
-        self.keep.append(entries)
+        entries, of_noise = layout.wanted(F_), layout.wanted(Q_)
+        self.keep += [entries, of_noise]
         self.entries, self.n_entries = _numbers(entries), len(entries)
+        self.noise_entries, self.n_noise_entries = NULL, len(of_noise)
+        if not self.spreads:
+            self.noise_entries = _numbers(of_noise)
         if n <= 6 or self.step[F_] > 0:
             return
         mask = layout.mask(F_)
         self.model.is_sparse = 3 * np.count_nonzero(mask) < n * n
         if not self.model.is_sparse:
             return
-        rows, columns = np.nonzero(mask)
-        order = np.lexsort((rows, columns))
-        self.n_sparse = len(rows)
-        places = [np.ascontiguousarray(rows * n + columns), np.ascontiguousarray((rows * n + columns)[order])]
-        starts = [np.concatenate([[0], np.cumsum(np.bincount(which, minlength=n))]).astype(np.intc)
-                  for which in (rows, columns)]
-        others = [columns.astype(np.intc), rows[order].astype(np.intc)]
-        self.keep += [places, starts, others]
-        self.by_rows, self.by_columns = _numbers(places[0]), _numbers(places[1])
-        self.row_values, self.column_values = self._room(self.n_sparse), self._room(self.n_sparse)
-        self.model.by_rows.start = <const int *> cnp.PyArray_DATA(starts[0])
-        self.model.by_columns.start = <const int *> cnp.PyArray_DATA(starts[1])
-        self.model.by_rows.column = <const int *> cnp.PyArray_DATA(others[0])
-        self.model.by_columns.column = <const int *> cnp.PyArray_DATA(others[1])
-        self.model.by_rows.value, self.model.by_columns.value = self.row_values, self.column_values
+        # what moves is no one: its row is more than a move of states
+        matrix = np.where(layout.moving, np.nan, layout.base)[layout.slice(F_)].reshape(n, n)
+        cdef SparseMemory rows = sparse_rows(&self.model.by_rows, mask, matrix)
+        cdef SparseMemory columns = sparse_rows(&self.model.by_columns, mask.T, matrix.T)
+        places = [rows.where[0] * n + rows.where[1], columns.where[1] * n + columns.where[0]]
+        self.keep += [rows, columns, places]
+        self.n_sparse, self.by_rows, self.by_columns = len(places[0]), _numbers(places[0]), _numbers(places[1])
+        self.row_values, self.column_values = fresh(rows.value), fresh(columns.value)
 
     def at(self, moves, bint gradients=True):
         """See `kalman_free_numpy.Likelihood.at`."""
@@ -291,12 +294,15 @@ cdef class Likelihood:
         seen.predicted_mean, seen.predicted_cov = self.out.predicted_mean, self.out.predicted_cov
         seen.filtered_mean, seen.filtered_cov = self.out.filtered_mean, self.out.filtered_cov
         seen.diffuse_cov, seen.diffuse_obs = self.out.diffuse_cov, self.out.diffuse_obs
+        seen.gains, seen.inverses = self.out.gains, self.out.inverses
+        seen.innovations, seen.has_cov = self.out.innovations, self.out.has_cov
         seen.n_diffuse_steps, seen.n_kept = self.out.n_diffuse_steps, self.out.n_kept
         g.F, g.H, g.Q, g.R = self._slopes(F_), self._slopes(H_), self._slopes(Q_), self._slopes(R_)
         g.c, g.d = self._slopes(C_), self._slopes(D_)
         g.F_step, g.H_step, g.Q_step = self.step[F_], self.step[H_], self.model.Q_step
         g.R_step, g.c_step, g.d_step = self.step[R_], self.step[C_], self.step[D_]
         g.entries, g.n_entries, g.n_left_out = self.entries, self.n_entries, seen.n_diffuse_steps
+        g.Q_entries, g.n_Q_entries = self.noise_entries, self.n_noise_entries
         g.r, g.N = r, N
         memset(r, 0, 2 * (n + nn) * sizeof(double))
         score_one(&self.model, y, &seen, &g, self.work)

@@ -19,10 +19,15 @@
 #define STEADY 4e-16
 
 /* Write the covariances of the steps since they stood still, up to step t: another row is about to move them. */
-static void catch_up(const Index n, FilterOut *out, long t)
+static void catch_up(const Index n, const Index m, FilterOut *out, long t)
 {
     const size_t size = n * n * sizeof(double);
     for (long k = out->n_kept; k < t; k++) {
+        if (out->gains) {
+            memcpy(out->gains + k * m * n, out->gains + (k - 1) * m * n, m * n * sizeof(double));
+            memcpy(out->inverses + k * m, out->inverses + (k - 1) * m, m * sizeof(double));
+        }
+        if (!out->has_cov) continue;
         memcpy(out->filtered_cov + k * n * n, out->filtered_cov + (k - 1) * n * n, size);
         memcpy(out->predicted_cov + (k + 1) * n * n, out->predicted_cov + k * n * n, size);
     }
@@ -43,37 +48,25 @@ ALWAYS_INLINE double not_negative(double value) { return value > 0.0 ? value : 0
 /* out = P h, for symmetric P */
 ALWAYS_INLINE void times_vector(const Index n, const double *P, const double *h, double *RESTRICT out)
 {
+    add_rows(n, h, P, out);
+}
+
+/* The same for a row of H, which is mostly zero where there are many states; and its product with a vector. */
+ALWAYS_INLINE void times_row(const Index n, const double *P, const double *h, double *RESTRICT out)
+{
     for (Index j = 0; j < n; j++) out[j] = P[j] * h[0];
-    for (Index i = 1; i < n; i++)
+    for (Index i = 1; i < n; i++) {
+        if (n > FEW && h[i] == 0.0) continue;
         for (Index j = 0; j < n; j++) out[j] += P[i * n + j] * h[i];
-}
-
-/* P += s (a b' + b a') */
-ALWAYS_INLINE void add_outer(const Index n, double *P, double s, const double *a, const double *b)
-{
-    for (Index i = 0; i < n; i++)
-        for (Index j = 0; j < n; j++) P[i * n + j] += s * (a[i] * b[j] + b[i] * a[j]);
-}
-
-ALWAYS_INLINE void sparse_product(const Index n, const SparseRows A, const double *B, double *RESTRICT W)
-{
-    for (Index i = 0; i < n; i++) {
-        for (Index j = 0; j < n; j++) W[i * n + j] = 0.0;
-        for (Index k = A.start[i]; k < A.start[i + 1]; k++) {
-            const double a = A.value[k];
-            const double *b = B + A.column[k] * n;
-            for (Index j = 0; j < n; j++) W[i * n + j] += a * b[j];
-        }
     }
 }
 
-ALWAYS_INLINE void sparse_congruence(const Index n, const SparseRows A, const double *P, double *RESTRICT out,
-                                     double *RESTRICT W1, double *RESTRICT W2)
+ALWAYS_INLINE double row_dot(const Index n, const double *h, const double *x)
 {
-    sparse_product(n, A, P, W1);
-    transpose(n, W1, W2);
-    sparse_product(n, A, W2, out);
-    mirror(n, out);
+    double sum = 0.0;
+    for (Index j = 0; j < n; j++)
+        if (n <= FEW || h[j] != 0.0) sum += h[j] * x[j];
+    return sum;
 }
 
 /* Factor R = L D L' over the elements that are present and multiply the row by the inverse of L.
@@ -135,14 +128,22 @@ static double *lay_row(const Index n, const Index m, double *memory, Row *row)
 ALWAYS_INLINE double reach(const Index n, const double *h, const double *spread)
 {
     double sum = 0.0;
-    for (Index j = 0; j < n; j++) sum += h[j] * h[j] * spread[j];
+    for (Index j = 0; j < n; j++)
+        if (n <= FEW || h[j] != 0.0) sum += h[j] * h[j] * spread[j];
     return sum;
 }
 
 static double quadratic(const Index n, const double *P, const double *h, double *M)
 {
-    times_vector(n, P, h, M);
-    return dot(n, h, M);
+    times_row(n, P, h, M);
+    return row_dot(n, h, M);
+}
+
+/* Element i of a row adds nothing. */
+ALWAYS_INLINE void no_gain(const Index n, const Index i, double *gain, double *inverse)
+{
+    inverse[i] = 0.0;
+    memset(gain + i * n, 0, n * sizeof(double));
 }
 
 /* --- the exact diffuse phase: a few steps at the start, written for clarity ----------------------------------- */
@@ -157,7 +158,7 @@ static int diffuse_update(const Index n, const Index m, const Row *row, double *
     for (Index i = 0; i < m; i++) {
         if (!row->present[i]) continue;
         const double *h = row->H + i * n;
-        const double v = row->y[i] - dot(n, h, x);
+        const double v = row->y[i] - row_dot(n, h, x);
         const double limit = left ? NOT_DIFFUSE * quadratic(n, bound, h, Minf) : 0.0;
         const double finf = left ? quadratic(n, Pinf, h, Minf) : 0.0;
         const double f = row->r[i] + not_negative(quadratic(n, P, h, M));
@@ -188,7 +189,7 @@ static int diffuse_predict(const Index n, const Model *model, long t, double *Pi
     double *W1 = work, *W2 = work + n * n, *out = work + 2 * n * n, trace = 0.0, most = 0.0;
     for (int k = 0; k < 2; k++) {
         double *P = k ? bound : Pinf;
-        if (model->is_sparse) sparse_congruence(n, model->by_rows, P, out, W1, W2);
+        if (model->is_sparse) sparse_congruence(n, model->by_rows, P, out, W1);
         else congruence(n, model->F + t * model->F_step, P, out, W1, W2);
         memcpy(P, out, n * n * sizeof(double));
     }
@@ -227,7 +228,7 @@ static void diffuse_gains(const Index n, const Index m, const Row *row, const do
         double *k = K + i * n;
         inverse[i] = 0.0;
         if (!served[i]) continue;
-        v[i] = row->y[i] - dot(n, h, x);
+        v[i] = row->y[i] - row_dot(n, h, x);
         const double f = row->r[i] + not_negative(quadratic(n, P, h, k));
         if (used[i]) {
             const double finf = quadratic(n, Pinf, h, scratch);

@@ -131,11 +131,11 @@ class FreeNumbers:
         shape = self.shapes[part][-2:]
         return np.asarray(((self.base[own] != 0) | self.moving[own]).reshape(-1, *shape).any(axis=0))
 
-    def wanted(self) -> Integers:
-        """Return which elements of F move at any step, row by row."""
-        if F not in self.moved_parts:
+    def wanted(self, part: int) -> Integers:
+        """Return which elements of a part's matrix move at any step, row by row."""
+        if part not in self.moved_parts:
             return np.zeros(0, dtype=int)
-        return np.unique(np.flatnonzero(self.moving[self.slice(F)]) % self.n_states**2)
+        return np.unique(np.flatnonzero(self.moving[self.slice(part)]) % math.prod(self.shapes[part][1:]))
 
     def is_diagonal(self, part: int) -> bool:
         """Return whether a part's matrices are diagonal wherever the parameters move."""

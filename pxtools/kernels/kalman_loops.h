@@ -1,12 +1,20 @@
 /* The loops over time. This file is included once for each number of states N_STATES that is unrolled, and once with
  * N_STATES 0 for any number; NAME(x) gives each copy its own name. */
 
+/* Small matrices stay where they are, in registers if the compiler can; large ones change places. */
 #if N_STATES > 0
 #define LOCAL(name, size_unrolled, size) double name[size_unrolled]
+#define TAKE(to, from) memcpy(to, from, sizeof(to))
 #else
 #define LOCAL(name, size_unrolled, size) \
     double *name = work;                 \
     work += (size)
+#define TAKE(to, from)         \
+    do {                       \
+        double *taken = from;  \
+        from = to;             \
+        to = taken;            \
+    } while (0)
 #endif
 
 #define NN (N_STATES * N_STATES)
@@ -16,7 +24,7 @@ ALWAYS_INLINE void NAME(predict_cov)(const Index n, const Model *model, long t, 
 {
     const double *Q = model->Q + t * model->Q_step;
 #if N_STATES == 0
-    if (model->is_sparse) sparse_congruence(n, model->by_rows, P, out, W1, W2);
+    if (model->is_sparse) sparse_congruence(n, model->by_rows, P, out, W1);
     else
 #endif
     congruence(n, model->F + t * model->F_step, P, out, W1, W2);
@@ -28,12 +36,7 @@ ALWAYS_INLINE void NAME(predict_mean)(const Index n, const Model *model, long t,
     const double *F = model->F + t * model->F_step, *c = model->c + t * model->c_step;
 #if N_STATES == 0
     if (model->is_sparse) {
-        for (Index i = 0; i < n; i++) {
-            double sum = c[i];
-            for (Index k = model->by_rows.start[i]; k < model->by_rows.start[i + 1]; k++)
-                sum += model->by_rows.value[k] * x[model->by_rows.column[k]];
-            out[i] = sum;
-        }
+        for (Index i = 0; i < n; i++) out[i] = sparse_dot(model->by_rows, i, x) + c[i];
         return;
     }
 #endif
@@ -63,6 +66,7 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
 #endif
     const Index m = model->m;
     const long n_steps = model->n_steps, nn = n * n;
+    const size_t matrix = nn * sizeof(double);
     Row row;
     LOCAL(x, N_STATES, n);
     LOCAL(next, N_STATES, n);
@@ -78,7 +82,7 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
     double log_dets = 0.0, settled_inverse[1];
     double *inverse = m == 1 ? settled_inverse : scratch + DIFFUSE_DOUBLES(n, m);
     int is_settled = 0, was_settled = 0;
-    const int keeps = out->predicted_mean != NULL;
+    const int keeps = out->predicted_mean != NULL, has_gains = out->gains != NULL;
 
     memcpy(x, x0, n * sizeof(double));
     memcpy(P, P0, nn * sizeof(double));
@@ -94,24 +98,26 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
         if (keeps) memcpy(out->predicted_mean + t * n, x, n * sizeof(double));
         prepare_row(n, m, model, t, y, &row);
         is_settled = is_settled && row.n_present == m;
-        if (keeps && was_settled && !is_settled) catch_up(n, out, t);
+        if (keeps && was_settled && !is_settled) catch_up(n, m, out, t);
         was_settled = is_settled;
         if (is_settled) {
             double squares = 0.0;
             for (Index i = 0; i < m; i++) {
-                const double v = row.y[i] - dot(n, row.H + i * n, x);
+                const double v = row.y[i] - row_dot(n, row.H + i * n, x);
                 for (Index j = 0; j < n; j++) x[j] += gain[i * n + j] * v;
                 squares += v * v * inverse[i];
+                if (has_gains) out->innovations[t * m + i] = v;
             }
             out->log_lik[t] = -0.5 * (log_dets + squares);
             if (keeps) memcpy(out->filtered_mean + t * n, x, n * sizeof(double));
             NAME(predict_mean)(n, model, t, x, next);
-            memcpy(x, next, n * sizeof(double));
+            TAKE(x, next);
             continue;
         }
-        memcpy(before, P, nn * sizeof(double));
+        memcpy(before, P, matrix);
+        if (has_gains) gain = out->gains + t * m * n, inverse = out->inverses + t * m;
         /* a step that ends the diffuse phase may leave the covariance of the step before by chance */
-        const int is_diffuse = left != 0;
+        const int is_diffuse = left != 0, keeps_cov = keeps && (is_diffuse || out->has_cov);
         if (is_diffuse) {
             if (keeps) memcpy(out->diffuse_cov + t * nn, Pinf, nn * sizeof(double));
             left = diffuse_update(n, m, &row, x, P, Pinf, bound, left, out->diffuse_obs + t * m, &log_lik,
@@ -126,15 +132,18 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
             log_dets = 0.0;
             for (Index j = 0; j < n; j++) spread[j] = P[j * n + j];
             for (Index i = 0; i < m; i++) {
-                if (!row.present[i]) continue;
+                if (!row.present[i]) {
+                    if (has_gains) no_gain(n, i, gain, inverse);
+                    continue;
+                }
                 const double *h = row.H + i * n;
-                const double v = row.y[i] - dot(n, h, x);
-                times_vector(n, P, h, M);
-                const double f = row.r[i] + not_negative(dot(n, h, M)), scale = row.r[i] + reach(n, h, spread);
+                const double v = row.y[i] - row_dot(n, h, x);
+                if (has_gains) out->innovations[t * m + i] = v;
+                times_row(n, P, h, M);
+                const double f = row.r[i] + not_negative(row_dot(n, h, M)), scale = row.r[i] + reach(n, h, spread);
                 if (f < CANCELLED * scale) out->n_cancelled++;
                 if (!(f > NO_VARIANCE * scale)) {
-                    inverse[i] = 0.0;
-                    memset(gain + i * n, 0, n * sizeof(double));
+                    no_gain(n, i, gain, inverse);
                     continue;
                 }
                 inverse[i] = 1.0 / f;
@@ -156,13 +165,13 @@ CLONES static void NAME(filter)(const Model *model, const double *y, const doubl
         out->log_lik[t] = log_lik;
         if (keeps) {
             memcpy(out->filtered_mean + t * n, x, n * sizeof(double));
-            memcpy(out->filtered_cov + t * nn, P, nn * sizeof(double));
+            if (keeps_cov) memcpy(out->filtered_cov + t * nn, P, matrix);
         }
         NAME(predict_mean)(n, model, t, x, next);
-        memcpy(x, next, n * sizeof(double));
+        TAKE(x, next);
         NAME(predict_cov)(n, model, t, P, W3, W1, W2);
-        memcpy(P, W3, nn * sizeof(double));
-        if (keeps) memcpy(out->predicted_cov + (t + 1) * nn, P, nn * sizeof(double));
+        TAKE(P, W3);
+        if (keeps_cov) memcpy(out->predicted_cov + (t + 1) * nn, P, matrix);
         out->n_kept = t + 1;
         if (may_settle && !is_diffuse && row.n_present == m) is_settled = NAME(has_settled)(n, P, before);
     }
@@ -184,9 +193,9 @@ ALWAYS_INLINE void NAME(row_gains)(const Index n, const Index m, const Row *row,
         double *k = K + i * n;
         inverse[i] = 0.0;
         if (!row->present[i]) continue;
-        v[i] = row->y[i] - dot(n, h, x);
-        times_vector(n, P, h, k);
-        const double f = row->r[i] + not_negative(dot(n, h, k));
+        v[i] = row->y[i] - row_dot(n, h, x);
+        times_row(n, P, h, k);
+        const double f = row->r[i] + not_negative(row_dot(n, h, k));
         if (!(f > NO_VARIANCE * (row->r[i] + reach(n, h, spread)))) continue;
         inverse[i] = 1.0 / f;
         for (Index j = 0; j < n; j++) gain[j] = k[j] * inverse[i];
@@ -258,7 +267,7 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
             memcpy(x, x_t, n * sizeof(double));
             if (repeats) {
                 for (Index i = 0; i < m; i++) {
-                    v[i] = row.y[i] - dot(n, row.H + i * n, x);
+                    v[i] = row.y[i] - row_dot(n, row.H + i * n, x);
                     if (inverse[i] == 0.0) continue;
                     for (Index j = 0; j < n; j++) x[j] += K[i * n + j] * v[i];
                 }
@@ -291,7 +300,7 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
         memcpy(r, Nk, n * sizeof(double));
         if (was_settled) continue;
 #if N_STATES == 0
-        if (model->is_sparse) sparse_congruence(n, model->by_columns, N, W3, W1, W2);
+        if (model->is_sparse) sparse_congruence_back(n, model->by_rows, model->by_columns, N, W3, W1);
         else
 #endif
         congruence(n, Ft, N, W3, W1, W2);
@@ -303,6 +312,7 @@ CLONES static void NAME(smoother)(const Model *model, const double *y, const Smo
     (4 * (n) + 7 * (n) * (n) + ROW_DOUBLES(n, m) + (m) * ((n) + 2) + DIFFUSE_DOUBLES(n, m) + 8)
 
 #undef LOCAL
+#undef TAKE
 #undef NN
 #undef NAME
 #undef N_STATES

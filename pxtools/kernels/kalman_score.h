@@ -17,12 +17,20 @@
 
 /* A row put together again: K' (m, n), the weights E of the innovations in its elements (m, m), and what follows. */
 typedef struct {
-    double *elements, *v, *inverse, *E, *K, *KN, *S, *D, *u;
+    const double *elements, *v, *inverse;
+    double *E, *K, *KN, *S, *D, *u;
 } Whole;
 
 /* v[i] = E[i] . (y - d - H x): undo the factor of R, and what the elements before have explained. */
 ALWAYS_INLINE void put_together(const Index n, const Index m, const Row *row, int is_diagonal, Whole w)
 {
+    if (m == 1) {
+        const int is_here = row->present[0];
+        for (Index k = 0; k < n; k++) w.K[k] = is_here ? w.elements[k] : 0.0;
+        w.E[0] = is_here;
+        w.S[0] = is_here ? w.inverse[0] : 0.0;
+        return;
+    }
     double *inverse_L = w.D; /* D comes later */
     memset(w.E, 0, m * m * sizeof(double));
     memset(w.K, 0, m * n * sizeof(double));
@@ -39,7 +47,7 @@ ALWAYS_INLINE void put_together(const Index n, const Index m, const Row *row, in
         memcpy(e, l, m * sizeof(double));
         for (Index j = 0; j < i; j++) {
             if (!row->present[j]) continue;
-            const double explained = dot(n, row->H + i * n, w.elements + j * n);
+            const double explained = row_dot(n, row->H + i * n, w.elements + j * n);
             for (Index k = 0; k <= j; k++) e[k] -= explained * w.E[j * m + k];
         }
         for (Index j = 0; j <= i; j++) {
@@ -49,14 +57,29 @@ ALWAYS_INLINE void put_together(const Index n, const Index m, const Row *row, in
     }
 }
 
-/* Add `weight` times what does not depend on the observations' values: N, D, N F P and K' (I - F' N F P). */
-ALWAYS_INLINE void add_covariances(const Index n, const Index m, const Score *g, long t, double weight,
-                                   const double *N, const double *NF, const double *Pf, int has_FH, Whole w)
+/* Add (r r' - N) / 2, each so many times. */
+ALWAYS_INLINE void add_noise(const Index n, const Score *g, long t, double r_times, const double *r, double N_times,
+                             const double *N)
 {
-    if (g->Q) {
-        double *Q = g->Q + t * g->Q_step;
-        for (Index j = 0; j < n * n; j++) Q[j] -= 0.5 * weight * N[j];
+    if (!g->Q) return;
+    double *Q = g->Q + t * g->Q_step;
+    if (g->Q_entries) {
+        for (long k = 0; k < g->n_Q_entries; k++) {
+            const long where = g->Q_entries[k], i = where / n, j = where % n;
+            Q[where] += 0.5 * (r_times * r[i] * r[j] - N_times * N[where]);
+        }
+        return;
     }
+    for (Index i = 0; i < n; i++) {
+        const double half = 0.5 * r_times * r[i];
+        for (Index j = 0; j < n; j++) Q[i * n + j] += half * r[j] - 0.5 * N_times * N[i * n + j];
+    }
+}
+
+/* Add `weight` times what does not depend on the observations' values: D, N F P and K' (I - F' N F P). */
+ALWAYS_INLINE void add_covariances(const Index n, const Index m, const Score *g, long t, double weight,
+                                   const double *NF, const double *Pf, int has_FH, Whole w)
+{
     if (g->R) {
         double *R = g->R + t * g->R_step;
         for (Index j = 0; j < m * m; j++) R[j] -= 0.5 * weight * w.D[j];
@@ -83,9 +106,6 @@ ALWAYS_INLINE void add_means(const Index n, const Index m, const Score *g, long 
         for (Index i = 0; i < n; i++) g->c[t * g->c_step + i] += r[i];
     if (g->d)
         for (Index i = 0; i < m; i++) g->d[t * g->d_step + i] += w.u[i];
-    if (g->Q)
-        for (Index i = 0; i < n; i++)
-            for (Index j = 0; j < n; j++) g->Q[t * g->Q_step + i * n + j] += 0.5 * r[i] * r[j];
     if (g->R)
         for (Index i = 0; i < m; i++)
             for (Index j = 0; j < m; j++) g->R[t * g->R_step + i * m + j] += 0.5 * w.u[i] * w.u[j];
@@ -99,32 +119,28 @@ ALWAYS_INLINE void add_means(const Index n, const Index m, const Score *g, long 
             for (Index j = 0; j < n; j++) g->H[t * g->H_step + i * n + j] += w.u[i] * x[j];
 }
 
-/* N F and F' N F */
-ALWAYS_INLINE void carry_back(const Index n, const Model *model, long t, const double *N, double *RESTRICT NF,
-                              double *RESTRICT out, double *RESTRICT W1, double *RESTRICT W2)
+/* F' N F, and N F if it is wanted or comes by itself */
+ALWAYS_INLINE void carry_back(const Index n, const Model *model, long t, int wants_NF, const double *N,
+                              double *RESTRICT NF, double *RESTRICT out, double *RESTRICT W)
 {
     if (model->is_sparse) {
-        sparse_product(n, model->by_columns, N, W1);
-        transpose(n, W1, NF);
-        sparse_product(n, model->by_columns, NF, out);
-    } else {
-        const double *F = model->F + t * model->F_step;
-        product(n, N, F, NF);
-        transpose(n, F, W2);
-        product(n, W2, NF, out);
+        sparse_congruence_back(n, model->by_rows, model->by_columns, N, out, W);
+        if (!wants_NF) return;
+        sparse_product(n, model->by_columns, N, W);
+        transpose(n, W, NF);
+        return;
     }
+    const double *F = model->F + t * model->F_step;
+    product(n, N, F, NF);
+    transpose(n, F, W);
+    product(n, W, NF, out);
     mirror(n, out);
 }
 
 ALWAYS_INLINE void carry_mean_back(const Index n, const Model *model, long t, const double *r, double *RESTRICT out)
 {
     if (model->is_sparse) {
-        for (Index j = 0; j < n; j++) {
-            double sum = 0.0;
-            for (Index k = model->by_columns.start[j]; k < model->by_columns.start[j + 1]; k++)
-                sum += model->by_columns.value[k] * r[model->by_columns.column[k]];
-            out[j] = sum;
-        }
+        for (Index j = 0; j < n; j++) out[j] = sparse_dot(model->by_columns, j, r);
         return;
     }
     const double *F = model->F + t * model->F_step;
@@ -142,8 +158,20 @@ ALWAYS_INLINE void take_in_row(const Index n, const Index m, const double *H, do
         for (Index j = 0; j < n; j++) pull[j] = -w.KN[i * n + j];
         for (Index k = 0; k < m; k++)
             for (Index j = 0; j < n; j++) pull[j] += 0.5 * w.D[i * m + k] * H[k * n + j];
-        add_outer(n, N, 1.0, h, pull);
+        add_outer_of_few(n, N, h, pull);
     }
+}
+
+/* Do the gains, and the covariance where it is wanted, equal those of the next step? */
+ALWAYS_INLINE int stands_still(const Index n, const Index m, const SmootherOut *in, long t)
+{
+    if (t >= in->n_kept) return 1;
+    if (in->gains && t + 1 < in->n_kept) {
+        const double *K = in->gains + t * m * n, *inverse = in->inverses + t * m;
+        if (memcmp(K, K + m * n, m * n * sizeof(double)) || memcmp(inverse, inverse + m, m * sizeof(double))) return 0;
+    }
+    const double *P = in->predicted_cov + t * n * n;
+    return !in->has_cov || memcmp(P, P + n * n, n * n * sizeof(double)) == 0;
 }
 
 ALWAYS_INLINE void score_with(const Index n, const Model *model, const double *y, const SmootherOut *in, Score *g,
@@ -156,15 +184,14 @@ ALWAYS_INLINE void score_with(const Index n, const Model *model, const double *y
     work = lay_row(n, m, work, &row);
     double *r = work, *rf = r + n, *x = rf + n, *spread = x + n;
     double *N = spread + n, *Nf = N + nn, *NF = Nf + nn, *P = NF + nn, *W1 = P + nn, *W2 = W1 + nn, *before = W2 + nn;
-    w.elements = before + nn;
-    w.K = w.elements + m * n;
+    double *own_elements = before + nn;
+    w.K = own_elements + m * n;
     w.KN = w.K + (m + 1) * n;
     w.E = w.KN + m * n;
     w.S = w.E + m * m;
     w.D = w.S + m * m;
-    w.v = w.D + m * m;
-    w.inverse = w.v + m;
-    w.u = w.inverse + m;
+    double *own_v = w.D + m * m, *own_inverse = own_v + m;
+    w.u = own_inverse + m;
     double *scratch = w.u + m;
     const double *held = NULL; /* the covariance of the steps that are counted as the same */
     long same = 0;
@@ -181,37 +208,41 @@ ALWAYS_INLINE void score_with(const Index n, const Model *model, const double *y
         const int is_diffuse = t < in->n_diffuse_steps, has_FH = t >= g->n_left_out;
         prepare_row(n, m, model, t, y + t * m, &row);
         const int is_complete = model->is_constant && !is_diffuse && row.n_present == m;
-        const int repeats = is_complete && was_complete && has_FH
-            && (t >= last || memcmp(P_t, P_t + nn, matrix) == 0);
+        const int repeats = is_complete && was_complete && has_FH && stands_still(n, m, in, t);
         was_complete = is_complete;
         if (same && !(is_settled && repeats)) {
-            add_covariances(n, m, g, 0, (double)same, N, NF, held, 1, w);
+            add_covariances(n, m, g, 0, (double)same, NF, held, 1, w);
+            add_noise(n, g, 0, 0.0, r, (double)same, N);
             same = 0;
         }
         is_settled = is_settled && repeats;
         carry_mean_back(n, model, t, r, rf);
-        if (!is_settled) carry_back(n, model, t, N, NF, Nf, W1, W2);
+        if (!is_settled) carry_back(n, model, t, g->F != NULL, N, NF, Nf, W1);
         if ((g->F || g->H) && has_FH) {
             times_vector(n, Pf, rf, x);
             for (Index j = 0; j < n; j++) x[j] += in->filtered_mean[t * n + j];
         }
-        if (is_diffuse) {
-            diffuse_gains(n, m, &row, x_t, P_t, in->diffuse_cov + t * nn, in->diffuse_obs + t * m, w.elements, w.v,
-                          w.inverse, scratch);
+        w.elements = own_elements, w.v = own_v, w.inverse = own_inverse;
+        if (in->gains && !is_diffuse) {
+            const long kept = t < last ? t : last - 1;
+            w.elements = in->gains + kept * m * n, w.inverse = in->inverses + kept * m, w.v = in->innovations + t * m;
+        } else if (is_diffuse) {
+            diffuse_gains(n, m, &row, x_t, P_t, in->diffuse_cov + t * nn, in->diffuse_obs + t * m, own_elements,
+                          own_v, own_inverse, scratch);
         } else if (repeats) {
             double *now = spread;
             memcpy(now, x_t, n * sizeof(double));
             for (Index i = 0; i < m; i++) {
-                w.v[i] = row.y[i] - dot(n, row.H + i * n, now);
+                own_v[i] = row.y[i] - row_dot(n, row.H + i * n, now);
                 for (Index j = 0; j < n; j++) now[j] += w.elements[i * n + j] * w.v[i];
             }
         } else {
-            memset(w.elements, 0, m * n * sizeof(double));
+            memset(own_elements, 0, m * n * sizeof(double));
             memcpy(W2, x_t, n * sizeof(double));
-            row_gains_any(n, m, &row, W2, P_t, P, w.elements, w.v, w.inverse, spread, W1);
+            row_gains_any(n, m, &row, W2, P_t, P, own_elements, own_v, own_inverse, spread, W1);
             /* an element without variance has neither gain nor innovation */
             for (Index i = 0; i < m; i++)
-                if (row.present[i] && w.inverse[i] == 0.0) memset(w.elements + i * n, 0, n * sizeof(double));
+                if (row.present[i] && own_inverse[i] == 0.0) memset(own_elements + i * n, 0, n * sizeof(double));
         }
         if (!repeats) put_together(n, m, &row, model->is_diagonal, w);
         memset(w.u, 0, m * sizeof(double));
@@ -221,6 +252,7 @@ ALWAYS_INLINE void score_with(const Index n, const Model *model, const double *y
             for (Index j = 0; j <= i; j++) w.u[j] += w.E[i * m + j] * step;
         }
         add_means(n, m, g, t, r, x, has_FH, w);
+        add_noise(n, g, t, 1.0, r, is_settled ? 0.0 : 1.0, N);
         if (is_settled) {
             same++;
             held = Pf;
@@ -229,9 +261,9 @@ ALWAYS_INLINE void score_with(const Index n, const Model *model, const double *y
             for (Index i = 0; i < m; i++)
                 for (Index j = 0; j < m; j++)
                     w.D[i * m + j] = w.S[i * m + j] + dot(n, w.KN + i * n, w.K + j * n);
-            add_covariances(n, m, g, t, 1.0, N, NF, Pf, has_FH, w);
-            memcpy(before, N, matrix);
-            memcpy(N, Nf, matrix);
+            add_covariances(n, m, g, t, 1.0, NF, Pf, has_FH, w);
+            double *spare = before;
+            before = N, N = Nf, Nf = spare;
             take_in_row(n, m, H, N, w);
             if (repeats) is_settled = has_settled_any(n, N, before);
         }
@@ -243,7 +275,10 @@ ALWAYS_INLINE void score_with(const Index n, const Model *model, const double *y
             memcpy(g->N + (t > 0) * nn, N, matrix);
         }
     }
-    if (same) add_covariances(n, m, g, 0, (double)same, N, NF, held, 1, w);
+    if (same) {
+        add_covariances(n, m, g, 0, (double)same, NF, held, 1, w);
+        add_noise(n, g, 0, 0.0, r, (double)same, N);
+    }
     if (g->n_left_out == 0) {
         memcpy(g->r + n, g->r, n * sizeof(double));
         memcpy(g->N + nn, g->N, matrix);

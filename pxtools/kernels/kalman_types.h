@@ -5,14 +5,7 @@
 #ifndef PXTOOLS_KALMAN_TYPES_H
 #define PXTOOLS_KALMAN_TYPES_H
 
-#include "kalman_dense.h"
-
-/* A sparse matrix by rows: the elements of row i are k = start[i] .. start[i + 1] - 1. */
-typedef struct {
-    const int *start;
-    const int *column;
-    const double *value;
-} SparseRows;
+#include "kalman_sparse.h"
 
 /* A model: each part constant (step 0) or one block of memory after another (step = its size). */
 typedef struct {
@@ -30,7 +23,11 @@ typedef struct {
     /* room for every step; predicted_mean is NULL when the log-likelihood alone is wanted, then the rest is unused */
     double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov;
     double *log_lik;
-    long n_kept; /* covariances written: those of later steps equal the last filtered and the last predicted one */
+    /* of the elements of rows, made uncorrelated, after the diffuse steps: gains (n_steps, m, n) and inverse variances
+     * (n_steps, m), zero for an element that adds nothing, and innovations (n_steps, m); NULL when they are not wanted */
+    double *gains, *inverses, *innovations;
+    int has_cov; /* whether covariances are wanted after the diffuse steps, too */
+    long n_kept; /* covariances and gains written: those of later steps equal the last ones */
     double *diffuse_cov;         /* (n_steps, n, n), written for the diffuse steps; NULL when nothing is diffuse */
     double *diffuse_filtered_cov; /* likewise */
     unsigned char *diffuse_obs;  /* (n_steps, m), zeros on entry */
@@ -42,6 +39,8 @@ typedef struct {
 typedef struct {
     const double *predicted_mean, *predicted_cov, *filtered_mean, *filtered_cov, *diffuse_cov;
     const unsigned char *diffuse_obs;
+    const double *gains, *inverses, *innovations; /* NULL if they are to be found from the moments */
+    int has_cov;
     long n_diffuse_steps, n_kept;
     double *mean, *cov, *r, *N; /* r and N: NULL when they are not wanted */
 } SmootherOut;
@@ -50,8 +49,8 @@ typedef struct {
 typedef struct {
     double *F, *H, *Q, *R, *c, *d;
     long F_step, H_step, Q_step, R_step, c_step, d_step;
-    const long *entries; /* which elements of F are wanted */
-    long n_entries;
+    const long *entries, *Q_entries; /* which elements of F, and of Q, are wanted; NULL for all of Q */
+    long n_entries, n_Q_entries;
     long n_left_out; /* first steps that F and H leave out */
     double *r, *N;   /* of the first step, and of the first one that is not left out */
 } Score;

@@ -37,6 +37,23 @@ def random_model(seed, n=2, m=2, *, n_noise=None, varying=0, diagonal=False, ini
     )
 
 
+def sparse_model(seed, n, m):
+    """Return a model whose states are mostly moved, as by a seasonal or an ARIMA model, and seldom observed."""
+    rng = np.random.default_rng(seed)
+    F = np.eye(n, k=-1) if rng.random() < 0.5 else np.eye(n)[rng.integers(n, size=n)]
+    for i in rng.integers(n, size=rng.integers(4)):
+        F[i] = 0
+        columns = rng.integers(n, size=rng.integers(3))
+        F[i, columns] = rng.choice([1.0, -0.5, 0.7], size=len(columns))
+    if rng.random() < 0.5:
+        F[rng.integers(n)] = -1 / n
+    H = np.zeros((m, n))
+    H[np.arange(m), rng.integers(n, size=m)] = 1
+    H[0, rng.integers(n)] += 0.5
+    start = {"initial_mean": rng.normal(size=n), "initial_cov": covariance(rng, n)}
+    return StateSpaceModel(F, H, np.diag(rng.integers(2, size=n) / 4), covariance(rng, m), **start)
+
+
 def random_rows(seed, n_steps, m, missing=0.3):
     """Return observations with single elements missing, the first row complete."""
     rng = np.random.default_rng([seed, 1])

@@ -32,8 +32,16 @@ def changing(a, q, r):
     return StateSpaceModel(F, H, [[q]], [[r]], selection_matrix=G, initial=["diffuse", "diffuse"])
 
 
+def moves(a, b, q, r):
+    """Eight states that move on, one with a weight that is one where the parameters start."""
+    F = np.diag(np.ones(7), -1)
+    F[1, 0], F[0, 7], F[6, 5] = 0.7 + a, b, b
+    return StateSpaceModel(F, np.eye(1, 8, 7), q * np.diag([1.0] + 7 * [0.0]), [[r]], initial="stationary")
+
+
 CASES = {name: case[:3] for name, case in MODELS.items() if case[3]} | {
     "sparse": (sparse, "NNVV", 1),
+    "moves": (moves, "NNVV", 1),
     "changing with time": (changing, "NVV", 1),
 }
 
@@ -64,6 +72,20 @@ def test_compiled_log_likelihood_and_gradient_equal_their_twin(name, seed, missi
     rtol = 1e-5 if "diffuse" in name or name in ("seasonal ARIMA", "changing with time") else 1e-9
     np.testing.assert_allclose(got[1], wanted[1], rtol=rtol, atol=rtol * np.abs(wanted[1]).max())
     np.testing.assert_array_equal(got[2], wanted[2])
+
+
+@compiled
+@pytest.mark.parametrize("name", ["level", "H and correlated noise", "stationary start", "moves", "sparse"])
+def test_gaps_in_series_that_had_settled_equal_the_twin(name):
+    """Gains are kept until the covariances stand still, and anew from a gap on."""
+    problem, _ = problem_of(name, 5)
+    numbers = problem.template.numbers
+    y = np.random.default_rng(5).normal(size=(2, 500, numbers.n_obs))
+    y[0, 300:303], y[1, 400, 0] = np.nan, np.nan
+    move = 0.1 * np.random.default_rng(1).normal(size=(1, numbers.n_params))
+    got, wanted = (kernel.Likelihood(y, numbers).at(move) for kernel in (kalman_free, kalman_free_numpy))
+    np.testing.assert_allclose(got[0], wanted[0], rtol=1e-12)
+    np.testing.assert_allclose(got[1], wanted[1], rtol=1e-9, atol=1e-9 * np.abs(wanted[1]).max())
 
 
 @pytest.mark.parametrize("kernel", [kalman_free, kalman_free_numpy])
