@@ -30,7 +30,7 @@ def current_session() -> Session:
     --------
     >>> import pxtools
     >>> pxtools.current_session().settings.collect_limit    # bytes
-    1000000
+    2000000
     """
     if not _in_use:
         use(Session(sys.modules["__main__"].__dict__))
