@@ -116,10 +116,14 @@ def known_states(system: System, filtered: Filtered) -> NDArray[np.bool_]:
     predicted = repeated(np.einsum("stii->sti", filtered.predicted_cov), n_steps + 1)
     variance = repeated(np.einsum("stii->sti", filtered.filtered_cov), n_steps)
     squares, error, known = system.F**2, np.zeros_like(predicted[:, 0]), np.empty(variance.shape, dtype=bool)
+    # handed on alone, an error would grow without end: observations take it back to round-off of the largest variance
+    most = (
+        np.finfo(float).eps * predicted.shape[2] * np.maximum.accumulate(predicted.max(axis=2, keepdims=True), axis=1)
+    )
     for t in range(n_steps):
         # where part of the state is infinite, the rest is computed from differences of all
         scale = predicted[:, t].max(axis=1, keepdims=True) if t < n_diffuse else predicted[:, t]
-        error = np.maximum(error, scale * np.finfo(float).eps)
+        error = np.minimum(np.maximum(error, scale * np.finfo(float).eps), most[:, t])
         known[:, t] = variance[:, t] <= KNOWN * error
         error = error @ squares[t if len(squares) > 1 else 0].T
     wide = np.einsum("stii->sti", filtered.diffuse_filtered_cov)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
-from pxtools.kalman import filter_series
+from pxtools.kalman import filter_series, local_linear_trend, seasonal, simulate
 from tests.kalman.models import cases, nonstationary, random_model, random_rows
 from tests.kalman.oracle import dense
 
@@ -177,3 +177,13 @@ def test_gain_turns_innovations_into_the_filtered_mean(case):
     result = filter_series(model, y)
     step = np.einsum("tij,tj->ti", result.gain, np.nan_to_num(result.innovations))
     close(result.predicted_mean[:-1] + step, result.filtered_mean, 1e-6)
+
+
+def test_a_long_seasonal_series_is_smoothed_without_an_overflow():
+    """Round-off handed on by a seasonal transition alone would double with every step."""
+    model = local_linear_trend(0.1, 0.01, observation_var=1.0) + seasonal(4, 0.1)
+    y = simulate(model, 1_300, seed=2).observations[0].copy()
+    y[600:640] = np.nan
+    smoothed, wanted = (filter_series(model, y, form=form).smoothed for form in ("univariate", "sqrt"))
+    np.testing.assert_allclose(smoothed.mean, wanted.mean, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(smoothed.cov, wanted.cov, rtol=1e-9, atol=1e-9)
