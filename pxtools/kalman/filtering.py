@@ -125,11 +125,12 @@ def log_likelihood(
     observed = read_observations(observations, model)
     y = observed.values
     if first_form(form, model.n_states, model.n_obs) == "univariate":
-        system = system_of(model, 1, y.shape[1])
-        parts = System._make([*(part[None] for part in system[:6]), *system[6:]])
-        totals, diffuse, cancelled = kalman.univariate_log_likelihoods(y, *parts, steady=steady)
-        if form != "auto" or not cancelled[0]:
-            total = totals[0] + (0.0 if diffuse_constant else 0.5 * LOG_2PI * diffuse[0])
+        parts = model.kernel_parts if model.n_steps is None else system_of(model, 1, y.shape[1])[:6]
+        system = System._make([*parts, *model.initial_state])
+        total, diffuse, cancelled = kalman.univariate_log_likelihood(y, *system, steady=steady)
+        if form != "auto" or not cancelled:
+            if not diffuse_constant:
+                total = total + 0.5 * LOG_2PI * diffuse
             return total if observed.is_batch else float(total[0])
     used, filtered = run_form(system_of(model, *y.shape[:2]), y, form, steady)
     return FilterResult(model, observed, filtered, used, diffuse_constant).log_likelihood

@@ -21,7 +21,7 @@ def univariate_filter(
 def univariate_smoother(
     y: Array, F: Array, H: Array, R: Array, d: Array, filtered: Filtered, estimators: bool = True
 ) -> Smoothed: ...
-def univariate_log_likelihoods(
+def univariate_log_likelihood(
     y: Array,
     F: Array,
     H: Array,
@@ -32,8 +32,9 @@ def univariate_log_likelihoods(
     x: Array,
     P: Array,
     Pinf: Array,
+    *,
     steady: bool = True,
-) -> tuple[Array, Counts, Counts]: ...
+) -> tuple[Array, Counts, int]: ...
 def univariate_score(
     y: Array,
     F: Array,

@@ -204,55 +204,42 @@ def univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True, dict me
                     diffuse_obs, last, out.n_cancelled)
 
 
-def univariate_log_likelihoods(y, F, H, Q, R, c, d, x, P, Pinf, bint steady=True):
-    """Return the log-likelihoods of many models, keeping no moments: see `kalman_numpy`."""
+def univariate_log_likelihood(y, F, H, Q, R, c, d, x, P, Pinf, *, bint steady=True):
+    """Return the log-likelihood of every series, keeping no moments: see `kalman_numpy`."""
     cdef const double *y_ = doubles(y, 3)
+    cdef const double *x_ = doubles(x, 1)
+    cdef const double *P_ = doubles(P, 2)
+    cdef const double *Pinf_ = doubles(Pinf, 2)
     cdef Py_ssize_t n_series = cnp.PyArray_DIM(y, 0), n_steps = cnp.PyArray_DIM(y, 1), m = cnp.PyArray_DIM(y, 2)
-    cdef Py_ssize_t n_models = max(part.shape[0] for part in (F, H, Q, R, c, d, x, P, Pinf)), k, s, t
-    cdef _Model holder = _Model(n_steps, F[0], H[0], Q[0], R[0], c[0], d[0])
-    cdef Model *model = &holder.model
-    cdef Py_ssize_t n = model.n
-    if n_series == 0 or n_steps == 0 or model.m != m:
+    cdef _Model holder = _Model(n_steps, F, H, Q, R, c, d)
+    cdef Py_ssize_t n = holder.model.n, s, t
+    if n_series == 0 or n_steps == 0 or holder.model.m != m:
         raise ValueError("y must be (n_series, n_steps, n_obs) and not empty")
-    cdef const double *parts[9]
-    cdef Py_ssize_t jumps[9]
-    wanted = (F[0].shape, H[0].shape, Q[0].shape, R[0].shape, c[0].shape, d[0].shape, (n,), (n, n), (n, n))
-    for k, (part, shape) in enumerate(zip((F, H, Q, R, c, d, x, P, Pinf), wanted)):
-        parts[k] = doubles(part, len(shape) + 1)
-        if part.shape[1:] != shape or part.shape[0] not in (1, n_models):
-            raise ValueError("each part of the models needs one entry, or one for each model")
-        jumps[k] = part[0].size if part.shape[0] > 1 else 0
-    model.is_diagonal = _is_diagonal(parts[3], R.shape[0] * R.shape[1], m)
-    model.is_sparse = model.is_sparse and jumps[0] == 0
-    ranks = _ranks(Pinf, Pinf.shape[0], n)
-    cdef int *left = <int *> cnp.PyArray_DATA(ranks)
-    cdef bint each_rank = jumps[8] > 0, may_settle = steady and model.is_constant
-    totals, counts = zeros(cnp.NPY_DOUBLE, 2, n_models, n_series), zeros(cnp.NPY_LONG, 2, n_models, n_series)
-    lost, steps = zeros(cnp.NPY_LONG, 1, n_models), room(1, n_steps)
-    served, memory = zeros(cnp.NPY_UINT8, 1, n_steps * m), zeros(cnp.NPY_DOUBLE, 1, filter_doubles(n, m))
+    _check_shape("x", x, (n,))
+    _check_shape("P", P, (n, n))
+    _check_shape("Pinf", Pinf, (n, n))
+    ranks = _ranks(Pinf[None], 1, n)
+    cdef int left = (<int *> cnp.PyArray_DATA(ranks))[0]
+    totals, counts = zeros(cnp.NPY_DOUBLE, 1, n_series), zeros(cnp.NPY_LONG, 1, n_series)
+    steps, memory = room(1, n_steps), zeros(cnp.NPY_DOUBLE, 1, filter_doubles(n, m))
+    served = zeros(cnp.NPY_UINT8, 1, n_steps * m)
     cdef double *total = fresh(totals)
     cdef double *work = fresh(memory)
     cdef long *count = <long *> cnp.PyArray_DATA(counts)
-    cdef long *cancelled = <long *> cnp.PyArray_DATA(lost)
     cdef unsigned char *used = <unsigned char *> cnp.PyArray_DATA(served)
+    cdef bint may_settle = steady and holder.model.is_constant
     cdef FilterOut out
     out.predicted_mean, out.gains, out.log_lik, out.diffuse_obs = NULL, NULL, fresh(steps), used
+    out.n_cancelled = 0
     with nogil:
-        for k in range(n_models):
-            out.n_cancelled = 0
-            model.F, model.H = parts[0] + k * jumps[0], parts[1] + k * jumps[1]
-            model.Q, model.R = parts[2] + k * jumps[2], parts[3] + k * jumps[3]
-            model.c, model.d = parts[4] + k * jumps[4], parts[5] + k * jumps[5]
-            for s in range(n_series):
-                filter_series(model, y_ + s * n_steps * m, parts[6] + k * jumps[6], parts[7] + k * jumps[7],
-                              parts[8] + k * jumps[8], left[k * each_rank], may_settle, &out, work)
-                for t in range(n_steps):
-                    total[k * n_series + s] += out.log_lik[t]
-                for t in range(out.n_diffuse_steps * m):
-                    count[k * n_series + s] += used[t]
-                    used[t] = 0
-            cancelled[k] = out.n_cancelled
-    return totals, counts, lost
+        for s in range(n_series):
+            filter_series(&holder.model, y_ + s * n_steps * m, x_, P_, Pinf_, left, may_settle, &out, work)
+            for t in range(n_steps):
+                total[s] += out.log_lik[t]
+            for t in range(out.n_diffuse_steps * m):
+                count[s] += used[t]
+                used[t] = 0
+    return totals, counts, out.n_cancelled
 
 
 def univariate_smoother(y, F, H, R, d, filtered, bint estimators=True):

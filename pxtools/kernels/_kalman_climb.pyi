@@ -15,7 +15,6 @@ def seen_from_line(
 def slopes_on_line(places: Array, bounds: Array) -> Array: ...
 
 class LineHill:
-    is_cheap: bool
     def __init__(
         self, problem: Hill, likelihood: Moves, base: Array, bounds: Array, constant: float, n_values: float
     ) -> None: ...

@@ -16,6 +16,7 @@ from pxtools.kernels.kalman_climb_numpy import (
     LONGEST,
     MAX_TRIALS,
     NARROW,
+    NEAREST,
     PATIENCE,
     ROUND_OFF,
     SLOPE,
@@ -25,7 +26,7 @@ from pxtools.kernels.kalman_climb_numpy import (
 cnp.import_array()
 
 cdef double gain_wanted = GAIN, slope_left = SLOPE, round_off = ROUND_OFF, least_bend = LEAST_BEND, longest = LONGEST
-cdef double narrow = NARROW
+cdef double narrow = NARROW, nearest = NEAREST
 cdef int max_trials = MAX_TRIALS, patience = PATIENCE, MAX_SWEEPS = 40
 
 
@@ -40,14 +41,12 @@ def ascend(hill, start, double gradient_goal, after_step):
     cdef double *inverse = moved + k
     cdef bint has_inverse = False, is_fresh = False
     cdef int idle = 0
-    cdef double slow = 1 - 1 / (1.0 + k) if hill.is_cheap else INFINITY
-    cdef double size, rise, curvature
+    cdef double rise, curvature
     cdef const double *slope
     here = start
     while True:
         slope = doubles(here.gradient, 1)
-        size = largest(k, slope)
-        if not size > gradient_goal:
+        if not largest(k, slope) > gradient_goal:
             return here, "flat"
         if not has_inverse:
             bends = np.ascontiguousarray(hill.bends(here))
@@ -65,9 +64,7 @@ def ascend(hill, start, double gradient_goal, after_step):
         difference(k, doubles(there.at, 1), doubles(here.at, 1), step)
         difference(k, slope, doubles(there.gradient, 1), bend)
         curvature = dot(k, step, bend)
-        if largest(k, doubles(there.gradient, 1)) > slow * size:
-            has_inverse = False
-        elif curvature > 0:
+        if curvature > 0:
             update(k, inverse, step, bend, curvature, moved)
             is_fresh = False
         rise = there.height - here.height
@@ -81,8 +78,9 @@ def ascend(hill, start, double gradient_goal, after_step):
 
 cdef object along(object hill, object here, Py_ssize_t k, const double *direction, double slope):
     """Return a place along the direction that satisfies the weak Wolfe conditions, or the best that gains; or None."""
-    cdef double low = 0.0, high = INFINITY, length = 1.0, height = here.height, best_height = height, least, found
+    cdef double start = here.height, low = 0.0, high = INFINITY, height = start, rise = slope, found, least, share
     cdef const double *at = doubles(here.at, 1)
+    cdef double length = min(1.0, longest * max(1.0, largest(k, at)) / largest(k, direction))
     cdef Py_ssize_t i
     cdef bint is_same
     best = None
@@ -90,23 +88,31 @@ cdef object along(object hill, object here, Py_ssize_t k, const double *directio
         place = room(1, k)
         for i in range(k):
             fresh(place)[i] = at[i] + length * direction[i]
-        look = hill.look(place)
-        found, least = look.height, height + gain_wanted * length * slope
+        look, share = hill.look(place), 0.5
+        found, least = look.height, start + gain_wanted * length * slope
         if best is not None:
-            least = max(least, best_height)
+            least = max(least, height)
         if not found >= least:
             high = length
+            share = share_of(height, rise * (high - low), found)
         else:
-            best, best_height, low = Place(place, found, look.gradient()), found, length
-            if dot(k, doubles(best.gradient, 1), direction) <= slope_left * slope:
+            best, height, low = Place(place, found, look.gradient()), found, length
+            rise = dot(k, doubles(best.gradient, 1), direction)
+            if rise <= slope_left * slope:
                 return best
-        length = 2 * low if high == INFINITY else (low + high) / 2
+        length = 2 * low if high == INFINITY else low + share * (high - low)
         is_same = True
         for i in range(k):
             is_same = is_same and at[i] + length * direction[i] == fresh(place)[i]
         if is_same:
             break
     return best
+
+
+cdef double share_of(double height, double rise, double end) noexcept nogil:
+    """See `kalman_climb_numpy._share`."""
+    cdef double fall = height + rise - end
+    return min(max(rise / (2.0 * fall), nearest), 0.5) if 0.0 < fall < INFINITY else 0.5
 
 
 cdef void invert(Py_ssize_t k, const double *bends, const double *at, const double *slope, double *inverse,
@@ -264,11 +270,10 @@ cdef class LineHill:
     cdef object problem, likelihood, base, bounds
     cdef double constant, n_values
     cdef Py_ssize_t k
-    cdef readonly bint is_cheap
 
     def __init__(self, problem, likelihood, base, bounds, double constant, double n_values):
         self.problem, self.likelihood, self.base, self.bounds = problem, likelihood, base, bounds
-        self.constant, self.n_values, self.is_cheap = constant, n_values, True
+        self.constant, self.n_values = constant, n_values
         self.k = cnp.PyArray_DIM(base, 0)
         if base.ndim != 1 or bounds.shape != (3, self.k):
             raise ValueError("base must be (n_params,), bounds (3, n_params)")

@@ -11,13 +11,13 @@ TIER = "compiled"
 try:
     from pxtools.kernels._kalman import (
         univariate_filter,
-        univariate_log_likelihoods,
+        univariate_log_likelihood,
         univariate_score,
         univariate_smoother,
     )
 except ImportError:  # not compiled here, or shipped to an engine as source
     univariate_filter = kalman_numpy.univariate_filter
-    univariate_log_likelihoods = kalman_numpy.univariate_log_likelihoods
+    univariate_log_likelihood = kalman_numpy.univariate_log_likelihood
     univariate_smoother = kalman_numpy.univariate_smoother
     univariate_score = kalman_score_numpy.univariate_score
     TIER = "numpy"
@@ -58,7 +58,7 @@ __all__ = [
     "square_root_filter",
     "square_root_smoother",
     "univariate_filter",
-    "univariate_log_likelihoods",
+    "univariate_log_likelihood",
     "univariate_score",
     "univariate_smoother",
 ]

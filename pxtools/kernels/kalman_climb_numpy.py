@@ -1,10 +1,10 @@
-"""NumPy twin of the compiled climb: by Newton steps, and between them by quasi-Newton ones (BFGS), on a whole line.
+"""NumPy twin of the compiled climb: by a Newton step and quasi-Newton ones (BFGS) after it, on a whole line.
 
 Parameters with bounds are moved to the whole line (squares for one bound, a bounded curve for two), so that no step
 leaves them.
 
 References: Nocedal & Wright (2006), Numerical Optimization, section 6.1; Lewis & Overton (2013), Nonsmooth optimization
-via quasi-Newton methods, whose line search by bisection needs no more than a weak Wolfe condition.
+via quasi-Newton methods, whose line search needs no more than a weak Wolfe condition.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ GAIN, SLOPE = 1e-4, 0.9
 #: relative gains below this are round-off; so many of them in a row end the climb
 ROUND_OFF, PATIENCE = 1e-13, 3
 
-#: the least curvature that is believed, and the longest step along an axis of the curvature
+#: the least curvature that is believed, and the longest step along an axis, that of the curvature too
 LEAST_BEND, LONGEST = 1e-9, 0.5
 
 #: step of differences of gradients, where one is a large change
 NARROW = 1e-5
+
+#: a step that is too long is shortened to this part of it at least
+NEAREST = 0.2
 
 #: halvings or doublings of a step before the search along a line is given up
 MAX_TRIALS = 40
@@ -47,11 +50,6 @@ class Look(Protocol):
 
 class Hill(Protocol):
     """What is climbed."""
-
-    @property
-    def is_cheap(self) -> bool:
-        """Whether `bends` costs no more than as many gradients as there are parameters."""
-        ...
 
     def look(self, point: Array) -> Look:
         """Return what is seen from a point."""
@@ -81,8 +79,8 @@ class Place(NamedTuple):
 def ascend(hill: Hill, start: Place, gradient_goal: float, after_step: Callable[[Place], bool]) -> tuple[Place, str]:
     """Climb from `start` until the gradient is small, `after_step` says so, or no step gains any more.
 
-    A Newton step that leaves little of the gradient is followed by BFGS steps with its curvature, brought up to date by
-    them; where these gain too slowly for their price, the curvature is looked at again.
+    A Newton step is followed by BFGS steps with its curvature, brought up to date by them; where none gains any more,
+    the curvature is looked at again.
 
     Parameters
     ----------
@@ -100,8 +98,7 @@ def ascend(hill: Hill, start: Place, gradient_goal: float, after_step: Callable[
     """
     here, idle, is_fresh = start, 0, False
     inverse: Array | None = None
-    slow = 1 - 1 / (1 + len(start.at)) if hill.is_cheap else np.inf
-    while (size := np.abs(here.gradient).max()) > gradient_goal:
+    while np.abs(here.gradient).max() > gradient_goal:
         if inverse is None:
             inverse, is_fresh = inverted(hill.bends(here), here), True
         direction = inverse @ here.gradient
@@ -113,9 +110,7 @@ def ascend(hill: Hill, start: Place, gradient_goal: float, after_step: Callable[
             continue
         step, bend = there.at - here.at, here.gradient - there.gradient
         curvature = float(step @ bend)
-        if np.abs(there.gradient).max() > slow * size:
-            inverse = None
-        elif curvature > 0:
+        if curvature > 0:
             inverse, is_fresh = _updated(inverse, step, bend, curvature), False
         idle = idle + 1 if there.height - here.height <= ROUND_OFF * max(1.0, abs(here.height)) else 0
         here = there
@@ -144,21 +139,31 @@ def _updated(inverse: Array, step: Array, bend: Array, curvature: float) -> Arra
 def _along(hill: Hill, here: Place, direction: Array) -> Place | None:
     """Return a place along the direction that satisfies the weak Wolfe conditions, or the best that gains; or None."""
     slope = float(here.gradient @ direction)
-    low, high, length = 0.0, np.inf, 1.0
+    longest = LONGEST * max(1.0, float(np.abs(here.at).max()))
+    low, high, length = 0.0, np.inf, min(1.0, longest / float(np.abs(direction).max()))
+    height, rise = here.height, slope
     best: Place | None = None
     for _ in range(MAX_TRIALS):
-        place = here.at + length * direction
+        place, share = here.at + length * direction, 0.5
         look, least = hill.look(place), here.height + GAIN * length * slope
         if not look.height >= (least if best is None else max(least, best.height)):
             high = length
+            share = _share(height, rise * (high - low), look.height)
         else:
             best, low = Place(place, look.height, look.gradient()), length
-            if best.gradient @ direction <= SLOPE * slope:
+            height, rise = best.height, float(best.gradient @ direction)
+            if rise <= SLOPE * slope:
                 return best
-        length = 2 * low if np.isinf(high) else (low + high) / 2
+        length = 2 * low if np.isinf(high) else low + share * (high - low)
         if np.array_equal(here.at + length * direction, place):
             break
     return best
+
+
+def _share(height: float, rise: float, end: float) -> float:
+    """Return where the parabola through two heights that rises so at the first has its top; not too near to either."""
+    fall = height + rise - end
+    return min(max(rise / (2 * fall), NEAREST), 0.5) if 0 < fall < np.inf else 0.5
 
 
 def from_line(places: Array, bounds: Array) -> Array:

@@ -102,7 +102,7 @@ def univariate_filter(
     )
 
 
-def univariate_log_likelihoods(
+def univariate_log_likelihood(
     y: Array,
     F: Array,
     H: Array,
@@ -113,31 +113,25 @@ def univariate_log_likelihoods(
     x: Array,
     P: Array,
     Pinf: Array,
+    *,
     steady: bool = True,
-) -> tuple[Array, Counts, Counts]:
-    """Return the log-likelihoods of many models for the same series, keeping no moments.
+) -> tuple[Array, Counts, int]:
+    """Return the log-likelihood of every series, keeping no moments.
 
     Parameters
     ----------
-    y : (n_series, n_steps, n_obs), NaN where missing
-    F, H, Q, R, c, d : as for `univariate_filter`, with another leading axis of length 1 or n_models
-    x, P, Pinf : (n_models or 1, n_states), (n_models or 1, n_states, n_states): all series start alike
+    y, F, H, Q, R, c, d, steady : as for `univariate_filter`
+    x, P, Pinf : (n_states,), (n_states, n_states): all series start alike
 
     Returns
     -------
-    log-likelihoods (n_models, n_series), numbers of observations that ended the diffuse phase (n_models, n_series),
-    numbers of innovation variances that lost over ten digits (n_models,)
+    log-likelihoods (n_series,), numbers of observations that ended the diffuse phase (n_series,), number of
+    innovation variances that lost over ten digits
     """
-    parts = (F, H, Q, R, c, d, x, P, Pinf)
-    totals, counts, lost = [], [], []
-    for k in range(max(map(len, parts))):
-        one = [_at(part, k) for part in parts]
-        one[6:] = [np.repeat(part[None], len(y), axis=0) for part in one[6:]]
-        filtered = univariate_filter(y, *one)  # type: ignore[arg-type]
-        totals.append(filtered.log_likelihood.sum(axis=1))
-        counts.append(filtered.diffuse_obs.sum(axis=(1, 2), dtype=np.int64))
-        lost.append(filtered.n_cancelled)
-    return np.array(totals), np.array(counts), np.array(lost)
+    x, P, Pinf = (np.repeat(part[None], len(y), axis=0) for part in (x, P, Pinf))
+    filtered = univariate_filter(y, F, H, Q, R, c, d, x, P, Pinf)
+    used = filtered.diffuse_obs.sum(axis=(1, 2), dtype=np.int64)
+    return filtered.log_likelihood.sum(axis=1), used, filtered.n_cancelled
 
 
 class Moments(NamedTuple):

@@ -56,16 +56,13 @@ def differenced(values: Array, numbers: FreeNumbers) -> Differenced:
 
 def _past(numbers: FreeNumbers) -> NDArray[np.int_] | None:
     """The states that hold past observations, the latest first; None if there is any other but stationary ones."""
-    n, parts, moving = numbers.n_states, numbers.parts(numbers.base), numbers.parts(numbers.moving)
     held = np.flatnonzero(np.diagonal(numbers.diffuse_cov))
-    fixed = (moving[F][0][held], moving[H], moving[R], moving[D], moving[G][0][held])
-    if len(held) + len(numbers.stationary) != n or not held.size or any(part.any() for part in fixed):
+    if len(held) + len(numbers.stationary) != numbers.n_states or not held.size:
         return None
-    if np.count_nonzero(numbers.diffuse_cov) != len(held) or parts[R].any():
+    if numbers.moved_parts & {H, R, D, X, P} or np.count_nonzero(numbers.diffuse_cov) != len(held):
         return None
-    if parts[G][0][held].any() or parts[C][0][held].any() or moving[C][0][held].any():
-        return None
-    if moving[P][held].any() or moving[P][:, held].any() or moving[X][held].any():
+    parts, moving = numbers.parts(numbers.base), numbers.parts(numbers.moving)
+    if parts[R].any() or any(part[0][held].any() for part in (moving[F], moving[G], moving[C], parts[G], parts[C])):
         return None
     transition, observed = parts[F][0], parts[H][0, 0]
     if (transition[np.ix_(numbers.stationary, held)] != 0).any() or moving[F][0][:, held].any():

@@ -1,4 +1,4 @@
-"""Maximum likelihood on transformed parameters, by Newton and quasi-Newton steps along the exact score.
+"""Maximum likelihood on transformed parameters, by a Newton step and quasi-Newton ones along the exact score.
 
 References: Harvey (1989), section 3.4; Koopman & Shephard (1992).
 """
