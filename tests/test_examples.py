@@ -240,10 +240,10 @@ def test_a_failing_cell_fails_the_demo_names_it_and_keeps_the_notebook(tmp_path:
 
 def test_as_many_engines_start_as_the_demo_is_told(tmp_path: Path) -> None:
     source = tmp_path / "source.ipynb"
-    cells = [nbformat.v4.new_code_cell(line) for line in ("%load_ext pxtools", "%pxrun px_size")]
+    cells = [nbformat.v4.new_code_cell(line) for line in ("%load_ext pxtools", "%config PxTools")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), source)
-    executed = demo.execute(source, tmp_path / "out.ipynb", n_engines=3)
-    assert "3 engines ready (started here)" in shown(executed, "px_size")
+    executed = demo.execute(source, tmp_path / "out.ipynb", n_engines=17)  # the setting; it is tested where it belongs
+    assert re.search(r"PxTools.engines=.*\n.*\n +Current: 17\n", shown(executed, "%config PxTools"))
 
 
 def test_without_examples_the_demo_says_where_they_are(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:

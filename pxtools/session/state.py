@@ -127,7 +127,7 @@ def _unknown_name(session: Session, failures: Mapping[int, Any], engines: list[i
     if missing or name is None:
         return None
     there = sorted(set().union(*(session.ledger.stamps.get(i, {}) for i in engines)))
-    listed = ", ".join(there[:6]) + (", …" if len(there) > 6 else "") or "nothing"
+    listed = ", ".join(there[:6]) + (" and more" if len(there) > 6 else "") or "nothing"
     where = "is on no engine" if len(failures) == len(engines) else f"is not on {name_engines(failures)}"
     if name in session.namespace:
         return PxNameError(f"`{name}` {where}. Run `{advice} {name}` first (pushed so far: {listed}).")
