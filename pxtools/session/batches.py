@@ -65,15 +65,28 @@ class Batches:
         self._round: list[int] = []
         self._n_engines = n_engines
         self._length = length
-        self._sent = 0
+        self._sent = self._n_cut = 0
         self.done = 0
         self._began = time.monotonic()
+
+    def under_way(self, n_engines: int) -> int:
+        """Return how many batches should be under way.
+
+        As long as nothing is known one for each engine and, of many items, one behind the very first, which is small.
+        """
+        if self.is_guess:
+            return n_engines + self._are_many
+        return self.ahead * n_engines
+
+    @property
+    def _are_many(self) -> bool:
+        return self._length is not None and self._length > _FIRST * self._n_engines
 
     @property
     def ahead(self) -> int:
         """Batches for each engine at once: a second one hides the way of messages, but cannot be balanced any more."""
-        if not self.done:
-            return 1
+        if self.is_fixed or not self.done:
+            return 2 if self.is_guess and self._are_many else 1
         seconds = self._size * self._each_s
         if seconds < _SHORT_S:
             return 2
@@ -98,8 +111,11 @@ class Batches:
             size = max(1, min(size, int(BATCH_BYTES / self._bytes_each)))
         if self._length is not None and not self.is_fixed:  # at the end smaller ones, so that engines end together
             size = min(size, max(self._share(size), 1))
-            if not self._sent:
+            if self._n_cut == 0:
                 size = min(size, _VERY_FIRST)
+            elif self._n_cut == self._n_engines and self.is_guess:
+                size = min(size, _FIRST - _VERY_FIRST)
+        self._n_cut += 1
         if self._left_over:
             batch = self._left_over.pop()
             self.give_back(batch.part(size))
@@ -112,9 +128,10 @@ class Batches:
         """Return the size of one of a round of equal batches, one for each engine."""
         if not self._round:
             each = self._n_left / self._n_engines
-            share = max(int(_ROUND * each), int(_SMALLEST * full))
+            known = 0 if self.is_guess else full  # few items that may take minutes go one by one
+            share = max(int(_ROUND * each), int(_SMALLEST * known), 1)
             if share >= each:  # the last round
-                share = max(math.ceil(each), int(_LEAST * full))
+                share = max(math.ceil(each), int(_LEAST * known))
             self._round = [share] * self._n_engines
         return self._round.pop()
 

@@ -191,9 +191,9 @@ class _Map:
 
     def _fill(self) -> None:
         """Keep the engines busy, and not much more: what is sent cannot be balanced any more."""
-        self.pool.ahead = 1 if self.batches.is_fixed else self.batches.ahead
+        self.pool.ahead = self.batches.ahead
         n_engines = len(self.pool.targets)
-        while self.pool.n_pending < self.batches.ahead * n_engines:
+        while self.pool.n_pending < self.batches.under_way(n_engines):
             batch = self.batches.next()
             if batch is None:
                 return

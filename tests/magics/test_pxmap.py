@@ -55,6 +55,11 @@ def test_an_endless_iterator_is_read_as_engines_become_free(cell: Any, shell: An
     assert list(cell("%pxrun px_rank")) == [0, 1, 2, 3]
 
 
+def test_as_many_items_as_engines_go_one_to_each(cell: Any) -> None:
+    cell("import os, time\ndef slow(x): time.sleep(0.5); return os.getpid()")
+    assert len(set(cell("%pxmap slow range(4)"))) == 4
+
+
 def test_items_that_raise_are_tried_again(cell: Any, tmp_path: Path) -> None:
     tries = tmp_path / "tries"
     tries.mkdir()
