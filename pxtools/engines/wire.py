@@ -6,6 +6,7 @@ cross: the engine pickles its answer, and it is read here, guarded.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import inspect
 import os
@@ -38,6 +39,8 @@ TREE_BYTES, TREE_ENGINES = 4_000_000, 3
 
 #: seconds for which a look at the engines' processes is good
 _LOOK_S = 0.2
+#: seconds to wait for word that a signal was sent
+_SIGNAL_S = 1.0
 #: seconds to wait for word of frozen engines of another host
 _ANSWER_S = 0.5
 
@@ -258,11 +261,15 @@ class Wire:
         return {i: found.get(i, {}).get("queue", []) for i in engines}
 
     def interrupt(self, engines: list[int]) -> None:
-        """Send SIGINT to engines through the process that watches over each."""
+        """Send SIGINT to engines through the process that watches over each.
+
+        Its word that the signal was sent is waited for: a late one would hit the next cell.
+        """
         alive = [i for i in engines if i in self.client.ids]
         if alive:
             with contextlib.suppress(Exception):
-                self.client.send_signal(signal.SIGINT, targets=alive, block=False)
+                sent = self.client.send_signal(signal.SIGINT, targets=alive, block=False)
+                concurrent.futures.wait([sent], timeout=_SIGNAL_S)
 
 
 def own_sources() -> dict[str, tuple[str, str, bool]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pxtools.errors import PxUsageError
+from pxtools.errors import PxInterrupted, PxUsageError
 from pxtools.kalman import FilterResult, FleetResult, FreeModel, LongResult, StateSpaceModel, kalman
 from pxtools.kalman.api import as_model, as_models, filter_many
 from pxtools.kalman.fitting.fleet import can_fit
@@ -169,6 +169,10 @@ def _fleet(session: Session, models: Any, source: Source, options: Mapping[str, 
     tick, close = with_ticks(session, f"fitting {source.shape[0]:,} series") if is_fit else (None, lambda: None)
     try:
         return filter_many(models, source, outputs=outputs, tick=tick, **options)
+    except KeyboardInterrupt as error:
+        if isinstance(error, PxInterrupted) or not is_away:
+            raise
+        raise PxInterrupted("between two passes over the series; the engines are idle, or soon will be.") from None
     finally:
         close()
 
