@@ -27,17 +27,9 @@ from pxtools.session.pool import Pool
 from pxtools.session.run import Cell, run
 from pxtools.session.sampling import sample
 from pxtools.session.scatter import gather, scatter
-from tests.cluster.two_engines import is_running
+from tests.cluster import two_engines
 
-N = 2
-
-
-@pytest.fixture(scope="module")
-def module_session() -> Iterator[Session]:
-    session = Session({"__name__": "__main__"}, notify=lambda line: None)
-    session.start(N)
-    yield session
-    session.disconnect()
+N, module_session, is_running = two_engines.N, two_engines.module_session, two_engines.is_running
 
 
 @pytest.fixture
